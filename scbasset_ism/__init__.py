@@ -1,0 +1,42 @@
+"""From a VCF to the effect of every variant in every single cell.
+
+The public names are imported when they are first used, so that the command line answers at once.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Config": "model",
+    "Genome": "genome",
+    "Predictions": "reader",
+    "RunOptions": "pipeline",
+    "Scbasset": "model",
+    "ScbassetError": "errors",
+    "ScoreOptions": "scoring",
+    "Scores": "reader",
+    "Status": "variants",
+    "Variant": "variants",
+    "convert": "checkpoint",
+    "load_model": "checkpoint",
+    "open_predictions": "reader",
+    "open_scores": "reader",
+    "predict_regions": "prediction",
+    "predict_sequences": "prediction",
+    "random_model": "model",
+    "save_checkpoint": "checkpoint",
+    "score_variants": "scoring",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,41 @@
+"""Types of the public names, which `__init__.py` imports on first use."""
+
+from scbasset_ism.checkpoint import (
+    convert as convert,
+)
+from scbasset_ism.checkpoint import (
+    load_model as load_model,
+)
+from scbasset_ism.checkpoint import (
+    save_checkpoint as save_checkpoint,
+)
+from scbasset_ism.errors import ScbassetError as ScbassetError
+from scbasset_ism.genome import Genome as Genome
+from scbasset_ism.model import Config as Config
+from scbasset_ism.model import Scbasset as Scbasset
+from scbasset_ism.model import random_model as random_model
+from scbasset_ism.pipeline import RunOptions as RunOptions
+from scbasset_ism.prediction import (
+    predict_regions as predict_regions,
+)
+from scbasset_ism.prediction import (
+    predict_sequences as predict_sequences,
+)
+from scbasset_ism.reader import (
+    Predictions as Predictions,
+)
+from scbasset_ism.reader import (
+    Scores as Scores,
+)
+from scbasset_ism.reader import (
+    open_predictions as open_predictions,
+)
+from scbasset_ism.reader import (
+    open_scores as open_scores,
+)
+from scbasset_ism.scoring import ScoreOptions as ScoreOptions
+from scbasset_ism.scoring import score_variants as score_variants
+from scbasset_ism.variants import Status as Status
+from scbasset_ism.variants import Variant as Variant
+
+__version__: str

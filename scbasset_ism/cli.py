@@ -1,0 +1,313 @@
+"""The command line: parse, call one library function, print.
+
+Heavy imports wait inside the commands, so that `--help` answers at once.
+"""
+
+import gzip
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scbasset_ism import __version__
+from scbasset_ism.errors import ScbassetError
+
+if TYPE_CHECKING:
+    from scbasset_ism.genome import Genome
+    from scbasset_ism.model import Scbasset
+    from scbasset_ism.reader import Store
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "multimolecule/scbasset"
+
+
+class _Echo(logging.Handler):
+    """Shows a line of the log on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the line."""
+        click.echo(self.format(record), err=True)
+
+
+class Commands(click.Group):
+    """A group whose commands fail with one sentence and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what the library has to say goes to stderr."""
+        logger, echo = logging.getLogger("scbasset_ism"), _Echo()
+        logger.addHandler(echo)
+        logger.setLevel(logging.INFO)
+        try:
+            return super().invoke(ctx)
+        except ScbassetError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt as error:
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # zarr's tasks, left pending,
+            warnings.simplefilter("ignore")  # complain as the interpreter goes down
+            raise click.ClickException(
+                "interrupted: an unfinished store stays marked as such, and the same command with "
+                "--overwrite starts again"
+            ) from error
+        finally:
+            logger.removeHandler(echo)
+
+
+model_option = click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    envvar="SCBASSET_ISM_MODEL",
+    show_envvar=True,
+    help="Checkpoint directory, .h5 or .safetensors file, or Hugging Face id.",
+)
+genome_option = click.option(
+    "--genome",
+    envvar="SCBASSET_ISM_GENOME",
+    show_envvar=True,
+    help="FASTA file, plain or bgzip. Default for `score`: the VCF's ##reference.",
+)
+cells_option = click.option(
+    "--cells", type=click.Path(), help="TSV with one row per cell: barcodes and their columns."
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+RUN_OPTIONS = [
+    model_option,
+    genome_option,
+    cells_option,
+    click.option("-o", "--output", type=click.Path(), help="Zarr store; default: <input>.zarr"),
+    click.option(
+        "--layout",
+        type=click.Choice(["dense", "factored"]),
+        default="dense",
+        show_default=True,
+        help="dense: every cell written out; factored: 64 times smaller, expanded on reading.",
+    ),
+    click.option("--rc", is_flag=True, help="Average over both strands."),
+    click.option(
+        "--shifts",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Average over windows moved by up to N bases to either side.",
+        metavar="N",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1),
+        default=256,
+        show_default=True,
+        help="Rows that go through the network together.",
+    ),
+    click.option(
+        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
+    ),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads of the network."),
+    overwrite_option,
+    click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+]
+
+
+def run_options(command: Any) -> Any:
+    """Add the options that all runs have."""
+    for option in reversed(RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """From a VCF to the effect of every variant in every single cell, with scBasset."""
+
+
+@main.command()
+@click.argument("variants", nargs=-1, required=True)
+@run_options
+@click.option("--region", help="Only variants in chrom:start-stop (1-based, inclusive).")
+@click.option(
+    "--ref-mismatch",
+    type=click.Choice(["skip", "flip", "error"]),
+    default="skip",
+    show_default=True,
+    help="REF is not in the genome: no score; score from ALT if that is there; or stop.",
+)
+@click.option(
+    "--center",
+    type=click.Choice(["variant", "peak"]),
+    default="variant",
+    show_default=True,
+    help="What lies in the middle of the window; peak needs --peaks.",
+)
+@click.option("--peaks", type=click.Path(), help="BED file of peaks.")
+def score(variants: tuple[str, ...], center: str, peaks: str | None, **options: Any) -> None:
+    """Score VARIANTS: per-cell delta logits of every ALT allele.
+
+    VARIANTS is a VCF, BCF, TSV (chrom, pos, ref, alt[, id]) or Parquet file, - for a VCF on
+    standard input, or variants as chr20:1000226:A:G.
+    """
+    if (center == "peak") != (peaks is not None):
+        raise click.UsageError("--center peak and --peaks BED belong together")
+    from scbasset_ism import vcf
+    from scbasset_ism.scoring import ScoreOptions, score_variants
+
+    with _run(options) as (model, output), vcf.spooled(_source(variants)) as source:
+        genome = _genome(options.pop("genome"), vcf.reference(source))
+        out = output or _store_beside(variants[0])
+        scores = score_variants(
+            source, genome, model, out, options=ScoreOptions(peaks=peaks, **options)
+        )
+        _finished(scores, "variants")
+
+
+@main.command()
+@click.argument("regions")
+@run_options
+def predict(regions: str, **options: Any) -> None:
+    """Predict the accessibility of REGIONS: per-cell logits.
+
+    REGIONS is a BED file (the window's middle is the region's), a FASTA file of sequences that
+    fill the window, or one such sequence as text.
+    """
+    from scbasset_ism.pipeline import RunOptions
+    from scbasset_ism.prediction import predict_regions, predict_sequences
+
+    with _run(options) as (model, output):
+        genome, out = options.pop("genome"), output or _store_beside(regions)
+        run = RunOptions(**options)
+        if set(regions.upper()) <= set("ACGTN") and not _is_file(regions):
+            predictions = predict_sequences(regions, model, out, options=run)
+        elif _is_fasta(Path(regions)):
+            predictions = predict_sequences(Path(regions), model, out, options=run)
+        else:
+            predictions = predict_regions(regions, _genome(genome), model, out, options=run)
+        _finished(predictions, "windows")
+
+
+@main.command()
+@click.argument("checkpoint")
+@click.argument("folder", type=click.Path())
+@cells_option
+@overwrite_option
+def convert(checkpoint: str, folder: str, cells: str | None, overwrite: bool) -> None:
+    """Convert CHECKPOINT to a FOLDER with config.json, model.safetensors and cells.tsv.
+
+    CHECKPOINT is a Keras .h5 file (weights or full model), a Hugging Face id, or a directory.
+    """
+    from scbasset_ism.checkpoint import convert as convert_checkpoint
+
+    model = convert_checkpoint(checkpoint, folder, cells=cells, overwrite=overwrite)
+    click.echo(f"{folder}: {model.config.n_cells:,} cells, from {checkpoint}", err=True)
+
+
+@main.command()
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(path: str, as_json: bool) -> None:
+    """Print what is in a model or a store."""
+    from scbasset_ism.reader import describe_store
+    from scbasset_ism.store import is_store
+
+    if is_store(Path(path)):
+        description = describe_store(Path(path))
+    else:
+        from scbasset_ism.checkpoint import load_model
+        from scbasset_ism.provenance import inspect_model
+
+        description = inspect_model(load_model(path))
+    if as_json:
+        click.echo(json.dumps(description, indent=2))
+        return
+    for line in _lines(description):
+        click.echo(line)
+
+
+@contextmanager
+def _run(options: dict[str, Any]) -> Iterator[tuple["Scbasset", Path | None]]:
+    """Set up what all runs have in common; takes its options out of the others.
+
+    Gives the model, and the output if one was named.
+    """
+    from scbasset_ism.checkpoint import load_model
+
+    quiet, output, threads = options.pop("quiet"), options.pop("output"), options.pop("threads")
+    if quiet:
+        logging.getLogger("scbasset_ism").setLevel(logging.WARNING)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    model = load_model(options.pop("model"), cells=options.pop("cells"))
+    log.info("model: %s, %d cells", model.provenance.get("source"), model.config.n_cells)
+    options["progress"] = not quiet
+    yield model, output and Path(output)
+
+
+def _source(variants: tuple[str, ...]) -> Any:
+    """Take the arguments for variants where they look so, else for a file."""
+    from scbasset_ism.variants import Variant
+
+    if len(variants) == 1 and (":" not in variants[0] or _is_file(variants[0])):
+        return variants[0]
+    return [Variant.parse(text) for text in variants]
+
+
+def _genome(path: str | None, reference: str | None = None) -> "Genome":
+    """Open the genome that was named, else the VCF's own."""
+    from scbasset_ism.genome import Genome
+
+    own = reference.removeprefix("file://") if reference else None
+    if path is None and (own is None or not Path(own).is_file()):
+        said = f"; the VCF names {own}, which is no file here" if own else ""
+        raise click.UsageError(f"which genome? give --genome FASTA or $SCBASSET_ISM_GENOME{said}")
+    genome = Genome(path or own or "")
+    log.info("genome: %s, %d contigs", genome.path, len(genome.contigs))
+    return genome
+
+
+def _store_beside(source: str) -> Path:
+    """Name the output after the input, in the current folder."""
+    name = Path(source).name
+    if not _is_file(source):
+        raise click.UsageError(f"where to? {source[:40]!r} names no file: give --output")
+    for suffix in (".gz", ".bgz", ".vcf", ".bcf", ".tsv", ".parquet", ".bed", ".fa", ".fasta"):
+        name = name.removesuffix(suffix)
+    return Path(f"{name}.zarr")
+
+
+def _is_file(text: str) -> bool:
+    """Whether an argument names a file; a bare sequence is too long for a name."""
+    return len(text) < 256 and Path(text).is_file()
+
+
+def _is_fasta(path: Path) -> bool:
+    """Whether a file, plain or gzip, begins as FASTA."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if is_gzip else path.open("rb") as file:
+        return file.read(1) == b">"
+
+
+def _finished(store: "Store", unit: str) -> None:
+    """Print the count of each status and where the store lies."""
+    counts = {status: n for status, n in store.attributes["counts"].items() if n}
+    for status, count in counts.items():
+        log.info("%12s %s", f"{count:,}", status)
+    log.info("%12s %s in %s", f"{len(store):,}", unit, store.path)
+
+
+def _lines(description: Any, indent: str = "") -> Iterator[str]:
+    """Lay out nested values, a line each."""
+    for key, value in description.items():
+        if isinstance(value, dict):
+            yield f"{indent}{key}"
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{indent}{key}: {value}"

@@ -1,0 +1,112 @@
+"""Where the network runs: choosing the device, and scoring one batch on it."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scbasset_ism.delta import Edits, Engine
+from scbasset_ism.errors import DeviceError
+from scbasset_ism.model import Scbasset
+from scbasset_ism.store import Floats
+from scbasset_ism.views import View
+from scbasset_ism.windows import Batch, Indels, Substitutions
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda`, `cuda:1` or `mps` into a device that is there.
+
+    Raises:
+        DeviceError: There is no such device here.
+    """
+    if name == "auto":
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(f"device {name!r} can't be used here: take auto or cpu") from error
+    return device
+
+
+def on_device(model: Scbasset, device: torch.device) -> Scbasset:
+    """Give the model on a device: itself where it is there already, else a copy."""
+    if model.head.weight.device == device:
+        return model
+    return copy.deepcopy(model).to(device)
+
+
+class Scorer:
+    """Scores batches on a device.
+
+    Args:
+        model: Copied to the device where it is elsewhere.
+        device: Where it runs.
+        views: Averaged over.
+    """
+
+    def __init__(self, model: Scbasset, device: torch.device, views: list[View]) -> None:
+        self.model = on_device(model, device)
+        self.device, self.views = device, views
+        self.engine = Engine(self.model)
+
+    def __call__(self, batch: Batch) -> tuple[Floats, Floats]:
+        """Score a batch.
+
+        Returns:
+            Bottleneck of the reference, and alternate minus reference, both
+            (rows, bottleneck) float32, NaN in the rows without a variant.
+        """
+        ref, delta = np.full(
+            (2, len(batch.records), self.model.config.bottleneck), np.nan, dtype=np.float32
+        )
+        for group in batch.substitutions:
+            ref[group.rows], delta[group.rows] = self._substitutions(group)
+        if batch.indels is not None:
+            ref[batch.indels.rows], delta[batch.indels.rows] = self._indels(batch.indels)
+        flipped = np.array([record.sign < 0 for record in batch.records], dtype=bool)
+        ref[flipped] += delta[flipped]  # scored from the genome's base, which is ALT in the file
+        delta[flipped] *= -1
+        return ref, delta
+
+    def encode(self, spans: NDArray[np.uint8]) -> Floats:
+        """Give the bottleneck of windows (windows, span), averaged over the views."""
+        codes = self._send(spans)
+        return self._average(lambda view: (self.engine.encode(view.codes(codes)),))[0]
+
+    def _substitutions(self, group: Substitutions) -> list[Floats]:
+        codes = self._send(group.codes)
+        edits = Edits(self._send(group.window), self._send(group.offset), self._send(group.bases))
+
+        def score(view: View) -> tuple[Tensor, Tensor]:
+            deltas = self.engine(view.codes(codes), view.edits(edits))
+            return deltas.ref_bottleneck[edits.window], deltas.delta_bottleneck
+
+        return self._average(score)
+
+    def _indels(self, indels: Indels) -> list[Floats]:
+        codes, alternates = self._send(indels.codes), self._send(indels.alternates).flatten(0, 1)
+
+        def score(view: View) -> tuple[Tensor, Tensor]:
+            ref = self.engine.encode(view.codes(codes))
+            alt = self.engine.encode(view.codes(alternates)).view(len(codes), 2, -1).mean(1)
+            return ref, alt - ref
+
+        return self._average(score)
+
+    def _average(self, score: Callable[[View], tuple[Tensor, ...]]) -> list[Floats]:
+        """Average what a function gives over the views; each result becomes an array."""
+        try:
+            results = zip(*(score(view) for view in self.views), strict=True)
+            return [torch.stack(views).mean(0).float().cpu().numpy() for views in results]
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self.device} has no memory left: take a smaller --batch-size"
+            ) from error
+
+    def _send(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self.device)

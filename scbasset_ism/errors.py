@@ -1,0 +1,37 @@
+"""Errors that a user can act on: what, where, and what to do."""
+
+
+class ScbassetError(Exception):
+    """Base of every error that the command line shows as one sentence."""
+
+
+class GenomeError(ScbassetError):
+    """The FASTA can't be read, or its contigs don't match."""
+
+
+class VariantError(ScbassetError):
+    """A variant, or a file of variants, can't be read."""
+
+
+class ReferenceMismatchError(VariantError):
+    """The genome has other bases than REF."""
+
+
+class RegionError(ScbassetError):
+    """A region, or a file of regions, can't be read."""
+
+
+class CheckpointError(ScbassetError):
+    """The weights don't make a scBasset."""
+
+
+class SequenceError(ScbassetError):
+    """A sequence does not fit the model."""
+
+
+class DeviceError(ScbassetError):
+    """There is no such device here."""
+
+
+class StoreError(ScbassetError):
+    """A store can't be written or read."""

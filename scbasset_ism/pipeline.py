@@ -1,0 +1,101 @@
+"""How a run goes: one thread reads ahead of the device, one writes behind, and neither gets far."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, ParamSpec, TypeVar
+
+from tqdm import tqdm
+
+from scbasset_ism.errors import ScbassetError
+from scbasset_ism.store import Layout
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+DEPTH = 3  # batches that wait on either side of the device
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What all runs have in common.
+
+    Attributes:
+        layout: `dense` writes a value for every cell, `factored` what they follow from.
+        rc: Average over both strands.
+        shifts: Average over windows moved by up to so many bases to either side.
+        batch_size: Rows that go through the network together.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        overwrite: Replace a store that exists.
+        progress: Show a bar on stderr where that is a terminal.
+    """
+
+    layout: Layout = "dense"
+    rc: bool = False
+    shifts: int = 0
+    batch_size: int = 256
+    device: str = "auto"
+    overwrite: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.shifts < 0:
+            raise ScbassetError(
+                f"batch size {self.batch_size} and shifts {self.shifts}: the first must be at "
+                "least 1, the second at least 0"
+            )
+
+    def recorded(self) -> dict[str, Any]:
+        """What the store says of them; JSON."""
+        return {k: v for k, v in asdict(self).items() if k not in {"overwrite", "progress"}}
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut a stream into lists of `size`; the last one may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def prefetch(items: Iterable[T]) -> Iterator[T]:
+    """Run an iterator in a thread of its own, a few items ahead; its errors arrive here."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = deque(pool.submit(next, iterator, end) for _ in range(DEPTH))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, iterator, end))
+                yield item  # type: ignore[misc]
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def in_background(work: Callable[P, None]) -> Iterator[Callable[P, None]]:
+    """Run calls one after the other in a thread; the first error is raised at the next call."""
+    waiting = deque[Future[None]]()
+
+    def submit(*args: P.args, **kwargs: P.kwargs) -> None:
+        while len(waiting) >= DEPTH:
+            waiting.popleft().result()
+        waiting.append(pool.submit(work, *args, **kwargs))
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        try:
+            yield submit
+            while waiting:
+                waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def progress_bar(total: int, unit: str, *, show: bool) -> Iterator[Callable[[int], object]]:
+    """Show rate and time left on stderr, where that is a terminal."""
+    with tqdm(total=total, unit=unit, disable=None if show else True) as bar:
+        yield bar.update

@@ -1,0 +1,285 @@
+"""Reads a store. Whatever is asked of the cells is asked of the bottleneck first.
+
+X is there for other tools; this reader expands the factors, which are smaller, so both layouts
+give the same answers.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+
+from scbasset_ism.errors import StoreError
+from scbasset_ism.store import FORMAT_VERSION, Floats, ZarrArray, array_of, is_store, values_of
+
+Rows = int | slice | Sequence[int] | NDArray[Any]
+
+
+class Expanded:
+    """Values (rows, cells) that are computed when they are asked for: `values[rows, cells]`."""
+
+    def __init__(self, factor: ZarrArray, weight: Floats, intercept: Floats) -> None:
+        self._factor, self._weight, self._intercept = factor, weight, intercept
+        self.shape = (factor.shape[0], weight.shape[0])
+
+    def __getitem__(self, key: Rows | tuple[Rows, Rows]) -> Floats:
+        """Select rows and cells independently of each other, as numpy's basic indices do."""
+        rows, cells = key if isinstance(key, tuple) else (key, slice(None))
+        return read_rows(self._factor, rows) @ self._weight[cells].T + self._intercept[cells]
+
+
+class Store:
+    """What all kinds of store have in common.
+
+    Attributes:
+        path: Where it lies.
+        attributes: Provenance, options and counts.
+        cells: Table of the cells, index `cell_id`, with the `intercept`.
+    """
+
+    kind = ""
+    factor = ""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a finished store.
+
+        Raises:
+            StoreError: There is none, it is unfinished, or it is of another kind or version.
+        """
+        self.path = Path(path)
+        self.attributes = read_attributes(self.path)
+        if self.attributes["kind"] != self.kind:
+            raise StoreError(
+                f"{path} was written by `{self.attributes['kind']}`, not by `{self.kind}`"
+            )
+        if self.attributes["status"] != "complete":
+            raise StoreError(
+                f"{path} is unfinished: its run was interrupted; run it again with --overwrite"
+            )
+        self._root = zarr.open_group(self.path, mode="r")
+        self.cells = read_frame(self._root, "var")
+
+    def __len__(self) -> int:
+        """Rows of the store."""
+        return self._array(f"obsm/{self.factor}").shape[0]
+
+    @cached_property
+    def cell_weight(self) -> Floats:
+        """The head's columns, (cells, bottleneck) float32."""
+        return np.asarray(self._array("varm/cell_weight")[:], dtype=np.float32)
+
+    @cached_property
+    def row_names(self) -> pd.Index:
+        """Names of the rows; read once."""
+        name = str(self._root["obs"].attrs["_index"])
+        return pd.Index(values_of(self._root, f"obs/{name}"), name=name)
+
+    def rows(self) -> pd.DataFrame:
+        """Give the table of the rows, in the order of the input."""
+        return read_frame(self._root, "obs")
+
+    def cell(self, cell: str | int) -> pd.Series:
+        """Give the values of one cell, named or numbered, in all rows."""
+        column = self._cell_number(cell)
+        return pd.Series(
+            self._values[:, column], index=self.row_names, name=self.cells.index[column]
+        )
+
+    def row(self, row: str | int) -> pd.Series:
+        """Give the values of one row, named or numbered, in all cells."""
+        number = self._row_number(row)
+        return pd.Series(self._values[number], index=self.cells.index, name=row)
+
+    def group_mean(
+        self, labels: str | Sequence[Any] | pd.Series, rows: Rows | None = None
+    ) -> pd.DataFrame:
+        """Average over groups of cells; costs one dot product per group and row.
+
+        Args:
+            labels: A column of the cells' table, or one label per cell; cells without a label
+                belong to no group.
+            rows: Which rows; all by default.
+
+        Returns:
+            (rows, groups) float32.
+
+        Raises:
+            StoreError: There is no such column, or not one label per cell.
+        """
+        groups = group_weights(self.group_labels(labels))
+        selected = slice(None) if rows is None else rows
+        weight, intercept = (
+            groups.to_numpy() @ self.cell_weight,
+            groups.to_numpy() @ self._intercept,
+        )
+        values = np.atleast_2d(read_rows(self._array(f"obsm/{self.factor}"), selected) @ weight.T)
+        names = self.row_names[np.atleast_1d(np.arange(len(self))[selected])]
+        return pd.DataFrame(values + intercept, index=names, columns=groups.index)
+
+    def group_labels(self, labels: str | Sequence[Any] | pd.Series) -> pd.Series:
+        """Look up or check labels; (cells)."""
+        if isinstance(labels, str):
+            if labels not in self.cells:
+                raise StoreError(
+                    f"{self.path}: the cells have no column {labels!r}; they have "
+                    f"{', '.join(map(repr, self.cells)) or 'none'}"
+                )
+            return self.cells[labels]
+        if len(labels) != len(self.cells):
+            raise StoreError(
+                f"{self.path}: {len(labels):,} labels for {len(self.cells):,} cells; "
+                "give one per cell"
+            )
+        return pd.Series(list(labels), index=self.cells.index)
+
+    @cached_property
+    def _values(self) -> Expanded:
+        return Expanded(self._array(f"obsm/{self.factor}"), self.cell_weight, self._intercept)
+
+    @property
+    def _intercept(self) -> Floats:
+        """What X adds to the product: nothing, unless X are logits."""
+        return np.zeros(len(self.cells), dtype=np.float32)
+
+    def _array(self, name: str) -> ZarrArray:
+        return array_of(self._root, name)
+
+    def _cell_number(self, cell: str | int) -> int:
+        if isinstance(cell, str):
+            numbers = np.flatnonzero(self.cells.index == cell)
+            if len(numbers) != 1:
+                raise StoreError(f"{self.path} has {len(numbers)} cells named {cell!r}")
+            return int(numbers[0])
+        return _check_number(cell, len(self.cells), f"{self.path}: cell")
+
+    def _row_number(self, row: str | int) -> int:
+        if isinstance(row, str):
+            numbers = np.flatnonzero(self.row_names == row)
+            if len(numbers) != 1:
+                raise StoreError(f"{self.path} has {len(numbers)} rows named {row!r}")
+            return int(numbers[0])
+        return _check_number(row, len(self), f"{self.path}: row")
+
+
+class Scores(Store):
+    """Effects of variants: rows are ALT alleles, values are delta logits (alt minus ref)."""
+
+    kind = "score"
+    factor = "delta_bottleneck"
+
+    @property
+    def delta_logit(self) -> Expanded:
+        """Values by `delta_logit[rows, cells]`, float32; NaN where a row was not scored."""
+        return self._values
+
+    @property
+    def delta_bottleneck(self) -> ZarrArray:
+        """(variants, bottleneck) float32, on disk."""
+        return self._array("obsm/delta_bottleneck")
+
+    @property
+    def ref_bottleneck(self) -> ZarrArray:
+        """(variants, bottleneck) float32, on disk."""
+        return self._array("obsm/ref_bottleneck")
+
+    def variants(self) -> pd.DataFrame:
+        """Give the table of the variants, one row per ALT in the order of the file."""
+        return self.rows()
+
+    def variant(self, variant: str | int) -> pd.Series:
+        """Give the delta logits of one variant (`chr20:1000226:A:G` or its row) in all cells."""
+        return self.row(variant)
+
+
+class Predictions(Store):
+    """Accessibility of sequences: values are logits."""
+
+    kind = "predict"
+    factor = "bottleneck"
+
+    @property
+    def logit(self) -> Expanded:
+        """Values by `logit[rows, cells]`, float32."""
+        return self._values
+
+    @property
+    def _intercept(self) -> Floats:
+        return self.cells["intercept"].to_numpy(dtype=np.float32)
+
+
+def open_scores(path: str | Path) -> Scores:
+    """Open what `score` wrote."""
+    return Scores(path)
+
+
+def open_predictions(path: str | Path) -> Predictions:
+    """Open what `predict` wrote."""
+    return Predictions(path)
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Read the provenance of a store, finished or not.
+
+    Raises:
+        StoreError: There is no store of ours, or one of another format version.
+    """
+    if not is_store(path):
+        raise StoreError(f"{path} is not a store of scbasset-ism")
+    attributes = dict(zarr.open_group(path, mode="r").attrs)
+    if attributes["format_version"] != FORMAT_VERSION:
+        raise StoreError(
+            f"{path} has format {attributes['format_version']} and this program reads "
+            f"{FORMAT_VERSION}: install the version that wrote it"
+        )
+    return attributes
+
+
+def describe_store(path: Path) -> dict[str, Any]:
+    """Give the attributes of a store, finished or not, and the shapes of its arrays; JSON."""
+    attributes = read_attributes(path)
+    root = zarr.open_group(path, mode="r")
+    shapes = {name: list(array.shape) for name, array in root.arrays()}
+    obsm = zarr.open_group(path, path="obsm", mode="r")
+    shapes |= {f"obsm/{name}": list(array.shape) for name, array in obsm.arrays()}
+    return {"store": str(path), "arrays": shapes} | {
+        name: value for name, value in attributes.items() if not name.startswith("encoding")
+    }
+
+
+def read_frame(root: zarr.Group, name: str) -> pd.DataFrame:
+    """Read a data frame in AnnData's encoding."""
+    group = root[name]
+    attributes: dict[str, Any] = dict(group.attrs)
+    columns: dict[str, Any] = {}
+    for column in (attributes["_index"], *attributes["column-order"]):
+        if isinstance(group[column], zarr.Group):
+            codes = values_of(root, f"{name}/{column}/codes")
+            categories = pd.Index(values_of(root, f"{name}/{column}/categories"))
+            columns[column] = pd.Categorical.from_codes(codes, categories=categories)
+        else:
+            columns[column] = values_of(root, f"{name}/{column}")
+    return pd.DataFrame(columns).set_index(attributes["_index"])
+
+
+def read_rows(array: ZarrArray, rows: Rows) -> Floats:
+    """Read rows by number, slice, list or mask."""
+    if isinstance(rows, int | np.integer | slice):
+        return np.asarray(array[rows], dtype=np.float32)
+    return np.asarray(array.oindex[np.asarray(rows), :], dtype=np.float32)
+
+
+def group_weights(labels: pd.Series) -> pd.DataFrame:
+    """Give the averaging weights of each group, (groups, cells) float32; each row sums to 1."""
+    members = pd.get_dummies(labels, dtype=np.float32).T
+    return members.div(members.sum(axis=1), axis=0).astype(np.float32)
+
+
+def _check_number(number: int, size: int, what: str) -> int:
+    if not -size <= number < size:
+        raise StoreError(f"{what} {number} is out of range: there are {size:,}")
+    return number % size

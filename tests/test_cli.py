@@ -1,0 +1,284 @@
+"""The command line: what it prints, where it writes, and one sentence for what goes wrong."""
+
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import random_dna, write_fasta, write_vcf
+
+from scbasset_ism.checkpoint import save_checkpoint
+from scbasset_ism.cli import main
+from scbasset_ism.model import Scbasset
+from scbasset_ism.reader import open_predictions, open_scores
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path,
+    tiny_fasta: Path,
+    tiny_model: Scbasset,
+    tiny_sequences: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A folder with a model and a VCF; the genome is named by the environment."""
+    save_checkpoint(tiny_model, tmp_path / "model")
+    alleles = [(pos, tiny_sequences["1"][pos - 1].upper()) for pos in (1000, 1500)]
+    records = [f"1 {pos} . {ref} {'C' if ref != 'C' else 'T'},<DEL>" for pos, ref in alleles]
+    write_vcf(tmp_path / "v.vcf", *records, header=f"##reference=file://{tiny_fasta}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCBASSET_ISM_GENOME", str(tiny_fasta))
+    monkeypatch.setenv("SCBASSET_ISM_MODEL", str(tmp_path / "model"))
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path) -> Run:
+    def call(*args: str, stdin: bytes | None = None) -> Result:
+        return CliRunner().invoke(main, args, input=stdin)
+
+    return call
+
+
+def fails(result: Result, code: int = 1) -> str:
+    """The one sentence of a run that failed; no traceback."""
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    sentence = result.output.strip().splitlines()[-1]
+    assert sentence.startswith("Error: ")
+    return sentence
+
+
+class TestScore:
+    def test_with_nothing_but_a_vcf(self, run: Run, folder: Path) -> None:
+        result = run("score", "v.vcf")
+        assert result.exit_code == 0, result.output
+        assert "2 SCORED" in result.output
+        assert "2 SYMBOLIC" in result.output
+        assert "genome: " in result.output
+        assert len(open_scores(folder / "v.zarr")) == 4
+
+    def test_the_genome_of_the_vcf(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SCBASSET_ISM_GENOME")
+        result = run("score", "v.vcf")
+        assert result.exit_code == 0, result.output
+        assert "tiny.fa" in result.output
+
+    def test_no_genome(self, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SCBASSET_ISM_GENOME")
+        write_vcf(folder / "w.vcf", header="##reference=ftp://somewhere/hg19.fa")
+        sentence = fails(run("score", "w.vcf"), code=2)
+        assert "give --genome" in sentence
+        assert "the VCF names ftp://somewhere/hg19.fa" in sentence
+
+    def test_standard_input_and_variants_as_text(self, run: Run, folder: Path) -> None:
+        vcf = (folder / "v.vcf").read_bytes()
+        piped = run("score", "-", "-o", "piped.zarr", "--quiet", stdin=vcf)
+        assert piped.exit_code == 0, piped.output
+        assert piped.output == ""
+        run("score", "v.vcf")
+        table = open_scores(folder / "v.zarr").variants()
+        texts = [name for name in table.index if "<" not in name]
+        typed = run("score", *texts, "-o", "typed.zarr")
+        assert typed.exit_code == 0, typed.output
+        for name in texts:
+            assert (
+                open_scores(folder / "piped.zarr")
+                .variant(name)
+                .equals(open_scores(folder / "typed.zarr").variant(name))
+            )
+
+    def test_options_reach_the_store(self, run: Run, folder: Path) -> None:
+        (folder / "p.bed").write_text("1\t900\t1100\tp\n")
+        result = run(
+            *("score", "v.vcf", "--layout", "factored", "--rc", "--shifts", "2", "--threads", "1"),
+            *("--center", "peak", "--peaks", "p.bed", "--region", "1:990-1010", "--device", "cpu"),
+            *("--ref-mismatch", "flip", "--batch-size", "7", "-o", "o.zarr"),
+        )
+        assert result.exit_code == 0, result.output
+        options = open_scores(folder / "o.zarr").attributes["options"]
+        assert options == {
+            "layout": "factored",
+            "rc": True,
+            "shifts": 2,
+            "batch_size": 7,
+            "device": "cpu",
+            "peaks": "p.bed",
+            "region": "1:990-1010",
+            "ref_mismatch": "flip",
+        }
+        assert open_scores(folder / "o.zarr").variants()["peak"].tolist() == ["p", ""]
+
+    def test_cells(self, run: Run, folder: Path) -> None:
+        (folder / "cells.tsv").write_text(
+            "barcode\tcell_type\n" + "".join(f"b{i}\tT\n" for i in range(5))
+        )
+        assert run("score", "v.vcf", "--cells", "cells.tsv").exit_code == 0
+        cells = open_scores(folder / "v.zarr").cells
+        assert cells.index.tolist() == [f"b{i}" for i in range(5)]
+        assert cells["cell_type"].tolist() == ["T"] * 5
+        (folder / "cells.tsv").write_text("barcode\nx\ny\n")
+        sentence = fails(run("score", "v.vcf", "--cells", "cells.tsv", "--overwrite"))
+        assert "2" in sentence
+        assert "5" in sentence
+
+    def test_existing_output(self, run: Run) -> None:
+        assert run("score", "v.vcf").exit_code == 0
+        assert "replace it with --overwrite" in fails(run("score", "v.vcf"))
+        assert run("score", "v.vcf", "--overwrite").exit_code == 0
+
+    @pytest.mark.parametrize(
+        "args",
+        [
+            pytest.param(["--center", "peak"], id="no peaks"),
+            pytest.param(["--peaks", "p.bed"], id="no center"),
+            pytest.param(["--shifts", "-1"], id="shifts"),
+            pytest.param(["--batch-size", "0"], id="batch size"),
+            pytest.param(["--layout", "wide"], id="layout"),
+            pytest.param(["--frobnicate"], id="unknown"),
+        ],
+    )
+    def test_usage(self, run: Run, args: list[str]) -> None:
+        fails(run("score", "v.vcf", *args), code=2)
+
+
+def file(name: str, content: str | bytes) -> Callable[[Path], object]:
+    """Something that writes a file."""
+    raw = content.encode() if isinstance(content, str) else content
+    return lambda folder: (folder / name).write_bytes(raw)
+
+
+def cut(name: str, n_bytes: int) -> Callable[[Path], object]:
+    """Something that cuts the end off a file."""
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size - n_bytes)
+
+
+def vcf_of(*records: str, contig: str = "1") -> Callable[[Path], object]:
+    """Something that writes bad.vcf."""
+    return lambda folder: write_vcf(folder / "bad.vcf", *records, contigs={contig: 6000})
+
+
+def cut_bgzip(folder: Path) -> None:
+    write_vcf(folder / "bad.vcf.gz", *["1 10 . A C"] * 20_000)
+    cut("bad.vcf.gz", 200)(folder)
+
+
+WEIGHTS = "model/model.safetensors"
+OTHER_ASSEMBLY = [f"1 {1000 + i} . {'ACGT'[i % 4]} {'CGTA'[i % 4]}" for i in range(32)]
+ASSEMBLY = r"REF differs from the genome in .* is .*tiny.fa the assembly they were called on\?"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "args", "words"),
+    [
+        pytest.param(None, "absent.vcf", "absent.vcf", id="missing VCF"),
+        pytest.param(file("bad.vcf", "1\t10\t.\tA\tC\n"), "bad.vcf", "bad.vcf", id="no header"),
+        pytest.param(file("bad.vcf", ""), "bad.vcf", "bad.vcf", id="empty VCF"),
+        pytest.param(cut_bgzip, "bad.vcf.gz", "bad.vcf.gz", id="cut bgzip"),
+        pytest.param(vcf_of(*OTHER_ASSEMBLY), "bad.vcf", ASSEMBLY, id="other assembly"),
+        pytest.param(
+            vcf_of("s1 5 . A C", contig="s1"), "bad.vcf", "no contig in common", id="species"
+        ),
+        pytest.param(None, "v.vcf --genome absent.fa", "absent.fa", id="missing FASTA"),
+        pytest.param(file("bad.fa", ""), "v.vcf --genome bad.fa", "is empty", id="empty FASTA"),
+        pytest.param(file("bad.fa", "chr1"), "v.vcf --genome bad.fa", "no FASTA", id="not FASTA"),
+        pytest.param(file(WEIGHTS, pickle.dumps([1])), "v.vcf", WEIGHTS, id="pickle"),
+        pytest.param(cut(WEIGHTS, 100), "v.vcf", WEIGHTS, id="cut weights"),
+        pytest.param(None, "v.vcf --model absent", "absent", id="no model"),
+        pytest.param(file("f", ""), "v.vcf -o f/o.zarr", "f/o.zarr can't be written", id="output"),
+        pytest.param(None, "v.vcf -o model --overwrite", "not one of our stores", id="not ours"),
+        pytest.param(None, "v.vcf --device cuda:77", "cuda:77", id="no device"),
+        pytest.param(None, "1:ten:A:C -o o.zarr", "1:ten:A:C", id="not a variant"),
+        pytest.param(None, "v.vcf --region 1:20-10", "1:20-10", id="not a region"),
+        pytest.param(
+            file("b.bed", "1 5"), "v.vcf --center peak --peaks b.bed", "line 1", id="not BED"
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    run: Run, folder: Path, prepare: Callable[[Path], object] | None, args: str, words: str
+) -> None:
+    if prepare:
+        prepare(folder)
+    assert re.search(words, fails(run("score", *args.split())))
+    assert not list(folder.glob("*.zarr/obsm/*/c"))
+
+
+class TestPredict:
+    def test_bed_fasta_and_text(self, run: Run, folder: Path) -> None:
+        (folder / "r.bed").write_text("1\t1000\t1400\n")
+        write_fasta(folder / "s.fa", {"s": random_dna(1344)})
+        assert run("predict", "r.bed").exit_code == 0
+        assert run("predict", "s.fa").exit_code == 0
+        text = run("predict", random_dna(1344), "-o", "t.zarr")
+        assert text.exit_code == 0, text.output
+        stores = [open_predictions(folder / f"{name}.zarr") for name in "rst"]
+        assert [len(store) for store in stores] == [1, 1, 1]
+        assert (stores[1].logit[0] == stores[2].logit[0]).all()
+        assert (stores[0].logit[0] != stores[1].logit[0]).all()
+
+    def test_lengths(self, run: Run) -> None:
+        assert "has 8 bases and the model reads 1,344" in fails(
+            run("predict", "ACGTACGT", "-o", "o.zarr")
+        )
+
+
+class TestInspectAndConvert:
+    def test_store(self, run: Run) -> None:
+        run("score", "v.vcf")
+        told = json.loads(run("inspect", "v.zarr", "--json").output)
+        assert told["counts"]["SCORED"] == 2
+        assert told["arrays"]["X"] == [4, 5]
+        assert "X: [4, 5]" in run("inspect", "v.zarr").output
+
+    def test_model(self, run: Run) -> None:
+        told = json.loads(run("inspect", "model", "--json").output)
+        assert told["config"]["n_cells"] == 5
+        assert told["cells"]["count"] == 5
+
+    def test_neither(self, run: Run) -> None:
+        assert "absent" in fails(run("inspect", "absent/folder/x"))
+
+    def test_convert(self, run: Run, folder: Path) -> None:
+        assert run("convert", "model", "copy").exit_code == 0
+        assert "copy" in fails(run("convert", "model", "copy"))
+        assert run("convert", "model", "copy", "--overwrite").exit_code == 0
+        told = json.loads(run("inspect", "copy", "--json").output)
+        assert told["cells"]["count"] == 5
+
+
+def test_interrupt(folder: Path, tiny_sequences: dict[str, str]) -> None:
+    """Ctrl-C in the middle: one sentence, and an unfinished store says so."""
+    bases = tiny_sequences["2"]
+    records = [
+        f"2 {pos} . {bases[pos - 1]} {'C' if bases[pos - 1] != 'C' else 'T'}"
+        for pos in [*range(100, 2900)] * 20
+    ]
+    write_vcf(folder / "long.vcf", *records)
+    code = "from scbasset_ism.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "score", "long.vcf", "--shifts", "20", "--layout", "factored"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    while not (folder / "long.zarr/uns").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "Traceback" not in err
+    assert "interrupted" in err.splitlines()[-1]
+    result = CliRunner().invoke(main, ["inspect", "long.zarr", "--json"])
+    assert json.loads(result.output)["status"] == "writing"

@@ -1,0 +1,281 @@
+"""Stores are AnnData on disk, hold what was written, and say what is wrong with them."""
+
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import xarray
+import zarr
+
+from scbasset_ism import store as store_module
+from scbasset_ism.errors import StoreError
+from scbasset_ism.reader import Scores, describe_store, open_predictions, open_scores
+from scbasset_ism.store import Cells, Floats, Plan, Schema, Writer, check_output, check_room
+
+BOTTLENECK, N_CELLS = 3, 7
+STATUSES = pd.CategoricalDtype(["SCORED", "SYMBOLIC"])
+CELLS = Cells(
+    pd.DataFrame(
+        {
+            "cell_type": pd.Categorical(["b", "a", "a", "c", "b", "b", "a"]),
+            "donor": list("xyxyxyx"),
+            "depth": np.arange(7),
+            "is_doublet": [True, False] * 3 + [False],
+        },
+        index=pd.Index([f"AAAC-{i}" for i in range(N_CELLS)], name="cell_id"),
+    ),
+    np.random.default_rng(1).normal(size=(N_CELLS, BOTTLENECK)).astype(np.float32),
+    np.random.default_rng(2).normal(size=N_CELLS).astype(np.float32),
+)
+
+
+def rows(n: int, first: int = 0) -> tuple[pd.DataFrame, dict[str, Floats]]:
+    """Rows of a store; every fifth has no score."""
+    numbers = np.arange(first, first + n)
+    scored = numbers % 5 != 3
+    obs = pd.DataFrame(
+        {
+            "variant_position": numbers + 1000,
+            "variant_id": np.array([f"rs{i}" for i in numbers], dtype=object),
+            "status": pd.Categorical(np.where(scored, "SCORED", "SYMBOLIC"), dtype=STATUSES),
+            "n_fraction": numbers.astype(np.float32) / 100,
+        },
+        index=pd.Index([f"1:{i}:A:C" for i in numbers], dtype=object, name="variant_name"),
+    )
+    factors = {
+        name: np.random.default_rng([seed, first]).normal(size=(n, BOTTLENECK)).astype(np.float32)
+        for seed, name in enumerate(("delta_bottleneck", "ref_bottleneck"))
+    }
+    for values in factors.values():
+        values[~scored] = np.nan
+    return obs, factors
+
+
+SCHEMA = Schema("score", rows(0)[0], ("delta_bottleneck", "ref_bottleneck"), has_intercept=False)
+
+
+def write_scores(path: Path, n_rows: int, layout: str = "dense", batch: int = 4) -> Scores:
+    plan = Plan(n_rows, N_CELLS, BOTTLENECK, layout)
+    writer = Writer(path, SCHEMA, plan, cells=CELLS, attributes={"version": "0"})
+    for first in range(0, n_rows, batch):
+        writer.append(*rows(min(batch, n_rows - first), first))
+    writer.finish({"counts": {"SCORED": n_rows}})
+    return open_scores(path)
+
+
+def expected(n_rows: int, batch: int = 4) -> Floats:
+    batches = [rows(min(batch, n_rows - i), i)[1] for i in range(0, n_rows, batch)]
+    delta = np.concatenate(
+        [np.empty((0, 3), np.float32)] + [b["delta_bottleneck"] for b in batches]
+    )
+    return delta @ CELLS.weight.T
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "SHARD_ROWS", {"dense": 8, "factored": 8})
+    monkeypatch.setattr(store_module, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(store_module, "CELL_BLOCK", 2)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("layout", ["dense", "factored"])
+@pytest.mark.parametrize("n_rows", [0, 1, 7, 8, 9, 27])
+def test_reader_gives_what_was_written(tmp_path: Path, layout: str, n_rows: int) -> None:
+    scores = write_scores(tmp_path / "s.zarr", n_rows, layout)
+    want = expected(n_rows)
+    np.testing.assert_allclose(scores.delta_logit[:, :], want, atol=2e-5)
+    assert len(scores) == n_rows
+    table = scores.variants()
+    assert table["status"].tolist() == [
+        "SYMBOLIC" if i % 5 == 3 else "SCORED" for i in range(n_rows)
+    ]
+    assert table.index.tolist() == [f"1:{i}:A:C" for i in range(n_rows)]
+    assert np.isnan(scores.delta_logit[:, :]).all(axis=1).tolist() == [
+        i % 5 == 3 for i in range(n_rows)
+    ]
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("layout", ["dense", "factored"])
+@pytest.mark.parametrize("n_rows", [0, 1, 27])
+def test_other_tools_open_it(tmp_path: Path, layout: str, n_rows: int) -> None:
+    path = tmp_path / "s.zarr"
+    write_scores(path, n_rows, layout)
+    eager = anndata.read_zarr(path)
+    lazy = anndata.experimental.read_lazy(path)
+    tree = xarray.open_datatree(path, engine="zarr")
+    assert eager.shape == lazy.shape == (n_rows, N_CELLS)
+    assert eager.obs["status"].tolist() == open_scores(path).variants()["status"].tolist()
+    assert eager.var["cell_type"].tolist() == CELLS.table["cell_type"].tolist()
+    np.testing.assert_array_equal(eager.var["intercept"], CELLS.intercept)
+    np.testing.assert_array_equal(eager.varm["cell_weight"], CELLS.weight)
+    assert tree["obsm"]["delta_bottleneck"].dims == ("variants", "bottleneck")
+    if layout == "factored":
+        assert eager.X is None
+        return
+    np.testing.assert_allclose(eager.X, expected(n_rows), atol=2e-5)
+    np.testing.assert_array_equal(np.asarray(lazy.X), eager.X)
+    np.testing.assert_array_equal(tree["X"].values, eager.X)
+    assert tree["X"].dims == ("variants", "cells")
+
+
+@pytest.mark.parametrize("layout", ["dense", "factored"])
+def test_selections(tmp_path: Path, layout: str) -> None:
+    scores, want = write_scores(tmp_path / "s.zarr", 12, layout), expected(12)
+    keep = np.arange(12) % 2 == 0
+    selections = [
+        (scores.delta_logit[4], want[4]),
+        (scores.delta_logit[-1], want[-1]),
+        (scores.delta_logit[[7, 2], 1:3], want[[7, 2], 1:3]),
+        (scores.delta_logit[keep, [6, 0]], want[keep][:, [6, 0]]),
+        (scores.delta_logit[2:5, 3], want[2:5, 3]),
+        (scores.cell("AAAC-4"), want[:, 4]),
+        (scores.cell(4), want[:, 4]),
+        (scores.variant("1:9:A:C"), want[9]),
+        (scores.variant(9), want[9]),
+    ]
+    for i, (found, wanted) in enumerate(selections):
+        np.testing.assert_allclose(found, wanted, atol=2e-5, err_msg=f"selection {i}")
+    assert scores.cell(4).index.tolist() == scores.variants().index.tolist()
+    assert scores.variant(9).index.tolist() == CELLS.table.index.tolist()
+
+
+@pytest.mark.parametrize(
+    "rows", [None, slice(2, 5), [7, 1], 4], ids=["all", "slice", "list", "one"]
+)
+def test_group_mean_is_the_mean_over_the_group(tmp_path: Path, rows: object) -> None:
+    scores, want = write_scores(tmp_path / "s.zarr", 12, "factored"), expected(12)
+    labels = CELLS.table["cell_type"].to_numpy()
+    selected = want[np.atleast_1d(np.arange(12)[slice(None) if rows is None else rows])]
+    means = scores.group_mean("cell_type", rows=rows)
+    assert means.columns.tolist() == ["a", "b", "c"]
+    for group in "abc":
+        np.testing.assert_allclose(means[group], selected[:, labels == group].mean(1), atol=2e-5)
+    given = scores.group_mean(["u", None, None, "u", None, "v", None], rows=rows)
+    assert given.columns.tolist() == ["u", "v"]
+    np.testing.assert_allclose(given["u"], selected[:, [0, 3]].mean(1), atol=2e-5)
+
+
+def test_predictions_add_the_intercept(tmp_path: Path) -> None:
+    obs = pd.DataFrame(index=pd.Index(["r0", "r1"], dtype=object, name="region_name"))
+    h = np.random.default_rng(3).normal(size=(2, BOTTLENECK)).astype(np.float32)
+    schema = Schema("predict", obs.iloc[:0], ("bottleneck",), has_intercept=True)
+    plan = Plan(2, N_CELLS, BOTTLENECK, "dense")
+    writer = Writer(tmp_path / "p.zarr", schema, plan, cells=CELLS, attributes={})
+    writer.append(obs, {"bottleneck": h})
+    writer.finish({"counts": {}})
+    want = h @ CELLS.weight.T + CELLS.intercept
+    predictions = open_predictions(tmp_path / "p.zarr")
+    np.testing.assert_allclose(predictions.logit[:, :], want, atol=1e-6)
+    np.testing.assert_allclose(anndata.read_zarr(tmp_path / "p.zarr").X, want, atol=1e-6)
+    mean = predictions.group_mean("cell_type")["a"]
+    np.testing.assert_allclose(mean, want[:, CELLS.table["cell_type"] == "a"].mean(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("n_cells", [1, 255, 256, 257, 2034, 300_000])
+def test_shards_stay_small_and_hold_whole_chunks(n_cells: int) -> None:
+    plan = Plan(10**6, n_cells, 32, "dense")
+    assert plan.shard_rows * n_cells * 4 <= max(store_module.MAX_SHARD_BYTES, 16 * n_cells * 4)
+    assert plan.shard_rows % min(store_module.CHUNK_ROWS, plan.shard_rows) == 0
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize(
+    "array", ["X", "obsm/delta_bottleneck", "obs/variant_id", "obs/status/codes"]
+)
+def test_a_flipped_bit_is_an_error(tmp_path: Path, array: str) -> None:
+    path = tmp_path / "s.zarr"
+    write_scores(path, 8)
+    chunk = next(file for file in sorted((path / array / "c").rglob("*")) if file.is_file())
+    damaged = bytearray(chunk.read_bytes())
+    damaged[5] ^= 1
+    chunk.write_bytes(damaged)
+    with pytest.raises((ValueError, RuntimeError)):
+        zarr.open_group(path, mode="r")[array][:]
+
+
+def test_shapes_are_checked_before_zarr_cuts_them(tmp_path: Path) -> None:
+    plan = Plan(3, N_CELLS, BOTTLENECK, "dense")
+    writer = Writer(tmp_path / "s.zarr", SCHEMA, plan, cells=CELLS, attributes={})
+    obs, factors = rows(3)
+    factors["ref_bottleneck"] = factors["ref_bottleneck"][:, :2]
+    with pytest.raises(StoreError, match=r"ref_bottleneck has shape \(3, 2\)"):
+        writer.write_shard(0, obs, factors)
+
+
+@pytest.mark.parametrize("n_rows", [2, 4], ids=["too few", "too many"])
+def test_rows_are_counted(tmp_path: Path, n_rows: int) -> None:
+    plan = Plan(3, N_CELLS, BOTTLENECK, "factored")
+    writer = Writer(tmp_path / "s.zarr", SCHEMA, plan, cells=CELLS, attributes={})
+    writer.append(*rows(n_rows))
+    with pytest.raises(StoreError, match=f"{n_rows} rows came where 3 were counted"):
+        writer.finish({})
+    with pytest.raises(StoreError, match="unfinished"):
+        open_scores(tmp_path / "s.zarr")
+
+
+def test_existing_outputs(tmp_path: Path) -> None:
+    path, other = tmp_path / "s.zarr", tmp_path / "thesis"
+    write_scores(path, 2)
+    other.mkdir()
+    with pytest.raises(StoreError, match="exists: choose another output"):
+        check_output(path, overwrite=False)
+    with pytest.raises(StoreError, match="not one of our stores"):
+        check_output(other, overwrite=True)
+    assert other.exists()
+    check_output(path, overwrite=True)
+    assert not path.exists()
+
+
+def test_a_full_disk_is_refused_with_the_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema, plan = SCHEMA, Plan(10**6, 2034, 32, "dense")
+    free = plan.bytes(2)["factored"]
+    usage = type("Usage", (), {"free": free})
+    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StoreError, match=r"needs 8\.5 GB .* or take --layout factored"):
+        check_room(Path("s.zarr"), schema, plan)
+    check_room(Path("s.zarr"), schema, Plan(10**6, 2034, 32, "factored"))
+    usage.free = free - 1
+    with pytest.raises(StoreError, match=r"choose another disk$"):
+        check_room(Path("s.zarr"), schema, plan)
+
+
+def test_what_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not a store"):
+        open_scores(tmp_path / "nothing.zarr")
+    path = tmp_path / "s.zarr"
+    write_scores(path, 2)
+    with pytest.raises(StoreError, match="written by `score`"):
+        open_predictions(path)
+    metadata = json.loads((path / "zarr.json").read_text())
+    metadata["attributes"]["format_version"] = 99
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(StoreError, match="has format 99"):
+        open_scores(path)
+
+
+def test_unknown_names_are_errors(tmp_path: Path) -> None:
+    scores = write_scores(tmp_path / "s.zarr", 3)
+    with pytest.raises(StoreError, match="0 cells named 'nobody'"):
+        scores.cell("nobody")
+    with pytest.raises(StoreError, match="0 rows named"):
+        scores.variant("1:99:A:C")
+    with pytest.raises(StoreError, match="cell 7 is out of range"):
+        scores.cell(7)
+    with pytest.raises(StoreError, match="they have 'cell_type', 'donor'"):
+        scores.group_mean("tissue")
+    with pytest.raises(StoreError, match="2 labels for 7 cells"):
+        scores.group_mean(["a", "b"])
+
+
+def test_describe_store(tmp_path: Path) -> None:
+    write_scores(tmp_path / "s.zarr", 3)
+    description = describe_store(tmp_path / "s.zarr")
+    assert description["arrays"]["X"] == [3, N_CELLS]
+    assert description["arrays"]["obsm/ref_bottleneck"] == [3, BOTTLENECK]
+    assert description["status"] == "complete"
+    json.dumps(description)

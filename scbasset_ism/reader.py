@@ -101,8 +101,8 @@ class Store:
         """Average over groups of cells; costs one dot product per group and row.
 
         Args:
-            labels: A column of the cells' table, or one label per cell; cells without a label
-                belong to no group.
+            labels: A column of the cells' table, or one label per cell; cells with an empty label
+                or none belong to no group.
             rows: Which rows; all by default.
 
         Returns:
@@ -275,7 +275,7 @@ def read_rows(array: ZarrArray, rows: Rows) -> Floats:
 
 def group_weights(labels: pd.Series) -> pd.DataFrame:
     """Give the averaging weights of each group, (groups, cells) float32; each row sums to 1."""
-    members = pd.get_dummies(labels, dtype=np.float32).T
+    members = pd.get_dummies(labels.where(labels != ""), dtype=np.float32).T
     return members.div(members.sum(axis=1), axis=0).astype(np.float32)
 
 

@@ -1,16 +1,18 @@
 """Stretches of a genome that a user names: BED lines, and `chrom:start-stop`."""
 
 import gzip
+import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from scbasset_ism.errors import RegionError
 
+END = 2**31 - 1  # past the end of any contig; htslib's own limit
 _NOT_REGIONS = ("#", "track", "browser")
 
 
@@ -26,6 +28,26 @@ class Region:
     stop: int
     name: str
     summit: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `chrom`, `chrom:pos`, `chrom:first-` or `chrom:first-last`, 1-based inclusive.
+
+        >>> Region.parse("chr20:1,000,001-1,000,010")
+        Region(chrom='chr20', start=1000000, stop=1000010, name='chr20:1,000,001-1,000,010', ...)
+
+        Raises:
+            RegionError: The text is something else.
+        """
+        chrom, colon, places = text.strip().rpartition(":")
+        if not colon and places:
+            return cls(places, 0, END, text, 0)
+        if match := re.fullmatch(r"(\d+)(?:(-)(\d*))?", places.replace(",", ""), re.ASCII):
+            first, dash, last = match.groups()
+            start, stop = int(first) - 1, int(last or (END if dash else first))
+            if chrom and 0 <= start < stop:
+                return cls(chrom, start, stop, text, (start + stop) // 2)
+        raise RegionError(f"{text!r} is no region; write it as chr20:1000001-2000000")
 
     def window_start(self, window: int) -> int:
         """First base of the window on this region, by the rule of the authors' preprocessing.

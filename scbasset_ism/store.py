@@ -321,7 +321,7 @@ def write_frame(root: zarr.Group, name: str, frame: pd.DataFrame, dim: str) -> N
 
 
 def encode_columns(frame: pd.DataFrame, template: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """Give the arrays of a frame's index and columns, categorical ones as codes."""
+    """Give the arrays of a frame's index and columns: categories as codes, missing text empty."""
     if list(frame) != list(template) or frame.index.name != template.index.name:
         raise StoreError(f"the columns {list(frame)} are not the store's {list(template)}")
     arrays: dict[str, NDArray[Any]] = {}
@@ -333,7 +333,7 @@ def encode_columns(frame: pd.DataFrame, template: pd.DataFrame) -> dict[str, NDA
         elif is_numeric(like):
             arrays[str(name)] = values.to_numpy(dtype=str(like.dtype))
         else:
-            arrays[str(name)] = values.to_numpy(dtype=object)
+            arrays[str(name)] = values.astype(object).where(values.notna(), "").map(str).to_numpy()
     return arrays
 
 

@@ -6,7 +6,6 @@ VCF, BCF, TSV and Parquet, recognised by what they hold; gzip and bgzip alike. E
 
 import gzip
 import hashlib
-import re
 import shutil
 import sys
 import zlib
@@ -15,12 +14,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import pysam
 
 from scbasset_ism.errors import ReferenceMismatchError, VariantError
 from scbasset_ism.genome import Genome, bare_name, is_bgzip, is_cut_short, is_gzip, quiet_htslib
+from scbasset_ism.regions import Region
 from scbasset_ism.variants import MAX_ALLELE, Status, Variant, is_acgt, normalize
 
 Source = str | Path | Sequence[Variant]
@@ -74,44 +74,6 @@ class Scan:
     n_rows: int
     contigs: tuple[str, ...]
     sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A stretch of a contig that a user asks for; 0-based half-open, `stop` None for the end.
-
-    >>> Region.parse("chr20:1,000,001-2,000,000")
-    Region(chrom='chr20', start=1000000, stop=2000000)
-    """
-
-    chrom: str
-    start: int = 0
-    stop: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `chrom`, `chrom:pos`, `chrom:first-` or `chrom:first-last`, 1-based inclusive.
-
-        Raises:
-            VariantError: The text is something else.
-        """
-        chrom, colon, places = text.strip().rpartition(":")
-        if not colon and places:
-            return cls(places)
-        if match := re.fullmatch(r"(\d+)(?:(-)(\d*))?", places.replace(",", ""), re.ASCII):
-            first, dash, last = match.groups()
-            start, stop = int(first) - 1, int(last or first) if last or not dash else None
-            if chrom and start >= 0 and (stop is None or start < stop):
-                return cls(chrom, start, stop)
-        raise VariantError(f"{text!r} is no region; write it as chr20:1000001-2000000")
-
-    def overlaps(self, line: "_Line") -> bool:
-        """Whether REF has a base in the region; aliases of the contig count."""
-        return (
-            bare_name(line.chrom) == bare_name(self.chrom)
-            and line.pos - 1 + len(line.ref) > self.start
-            and (self.stop is None or line.pos - 1 < self.stop)
-        )
 
 
 class _Line(NamedTuple):
@@ -255,7 +217,17 @@ def _lines(source: Source, region: str | None) -> Iterator[_Line]:
         lines = iter([_Line(v.chrom, v.start + 1, ".", v.ref, (v.alt,)) for v in source])
     else:
         lines = _lines_of_file(Path(source), wanted)
-    return lines if wanted is None else filter(wanted.overlaps, lines)
+    return (line for line in lines if wanted is None or _overlaps(line, wanted))
+
+
+def _overlaps(line: _Line, region: Region) -> bool:
+    """Whether REF has a base in the region; aliases of the contig count."""
+    start = line.pos - 1
+    return (
+        bare_name(line.chrom) == bare_name(region.chrom)
+        and start < region.stop
+        and start + len(line.ref) > region.start
+    )
 
 
 def _lines_of_file(path: Path, region: Region | None) -> Iterator[_Line]:

@@ -128,7 +128,8 @@ def gather(
         start, names[row] = _window_of(variant, frame, peaks)
         codes = read_window(genome, variant.chrom, start, frame)
         window_start[row] = start
-        n_fraction[row] = np.mean(codes[frame.margin : frame.margin + frame.window] == N)
+        central = codes[frame.margin : frame.margin + frame.window]
+        n_fraction[row] = np.count_nonzero(central == N) / frame.window
         width = _patch_width(len(variant.alt)) if variant.is_substitution else 0
         by_width[width].append(_Placed(row, variant, start, codes))
     indels = by_width.pop(0, [])

@@ -23,6 +23,7 @@ CELLS = Cells(
             "cell_type": pd.Categorical(["b", "a", "a", "c", "b", "b", "a"]),
             "donor": list("xyxyxyx"),
             "depth": np.arange(7),
+            "tissue": ["gut", None, "gut", "lung", np.nan, "lung", "gut"],
             "is_doublet": [True, False] * 3 + [False],
         },
         index=pd.Index([f"AAAC-{i}" for i in range(N_CELLS)], name="cell_id"),
@@ -110,6 +111,7 @@ def test_other_tools_open_it(tmp_path: Path, layout: str, n_rows: int) -> None:
     tree = xarray.open_datatree(path, engine="zarr")
     assert eager.shape == lazy.shape == (n_rows, N_CELLS)
     assert eager.obs["status"].tolist() == open_scores(path).variants()["status"].tolist()
+    assert eager.var["tissue"].tolist() == ["gut", "", "gut", "lung", "", "lung", "gut"]
     assert eager.var["cell_type"].tolist() == CELLS.table["cell_type"].tolist()
     np.testing.assert_array_equal(eager.var["intercept"], CELLS.intercept)
     np.testing.assert_array_equal(eager.varm["cell_weight"], CELLS.weight)
@@ -155,6 +157,9 @@ def test_group_mean_is_the_mean_over_the_group(tmp_path: Path, rows: object) -> 
     assert means.columns.tolist() == ["a", "b", "c"]
     for group in "abc":
         np.testing.assert_allclose(means[group], selected[:, labels == group].mean(1), atol=2e-5)
+    tissue = scores.group_mean("tissue", rows=rows)
+    assert tissue.columns.tolist() == ["gut", "lung"]
+    np.testing.assert_allclose(tissue["lung"], selected[:, [3, 5]].mean(1), atol=2e-5)
     given = scores.group_mean(["u", None, None, "u", None, "v", None], rows=rows)
     assert given.columns.tolist() == ["u", "v"]
     np.testing.assert_allclose(given["u"], selected[:, [0, 3]].mean(1), atol=2e-5)
@@ -267,7 +272,7 @@ def test_unknown_names_are_errors(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cell 7 is out of range"):
         scores.cell(7)
     with pytest.raises(StoreError, match="they have 'cell_type', 'donor'"):
-        scores.group_mean("tissue")
+        scores.group_mean("organ")
     with pytest.raises(StoreError, match="2 labels for 7 cells"):
         scores.group_mean(["a", "b"])
 

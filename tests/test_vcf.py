@@ -14,7 +14,7 @@ import pytest
 from conftest import SHARED, random_dna, write_fasta, write_vcf
 
 from scbasset_ism import vcf
-from scbasset_ism.errors import ReferenceMismatchError, VariantError
+from scbasset_ism.errors import ReferenceMismatchError, RegionError, VariantError
 from scbasset_ism.genome import Genome
 from scbasset_ism.variants import Status, Variant
 
@@ -333,7 +333,7 @@ def test_region_uses_the_index(tmp_path, monkeypatch):
     "region", ["", ":1-5", "1:", "1:x", "1:0-5", "1:9-5", "1:5-x", "1:-5", "1:5-6-7"]
 )
 def test_bad_regions_are_refused_and_shown(region):
-    with pytest.raises(VariantError, match="is no region") as error:
+    with pytest.raises(RegionError, match="is no region") as error:
         vcf.scan([Variant("1", 0, "A", "C")], region)
     assert repr(region) in str(error.value)
 

@@ -145,6 +145,13 @@ def main() -> None:
     help="What lies in the middle of the window; peak needs --peaks.",
 )
 @click.option("--peaks", type=click.Path(), help="BED file of peaks.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of the products of differences; auto is float32 for score.",
+)
 def score(variants: tuple[str, ...], center: str, peaks: str | None, **options: Any) -> None:
     """Score VARIANTS: per-cell delta logits of every ALT allele.
 

@@ -1,16 +1,17 @@
 """Where the network runs: choosing the device, and scoring one batch on it."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scbasset_ism.delta import Edits, Engine
+from scbasset_ism.delta import Deltas, Edits, Engine, Precision
 from scbasset_ism.errors import DeviceError
 from scbasset_ism.model import Scbasset
+from scbasset_ism.self_check import SelfCheck, self_check
 from scbasset_ism.store import Floats
 from scbasset_ism.views import View
 from scbasset_ism.windows import Batch, Indels, Substitutions
@@ -47,15 +48,33 @@ class Scorer:
         model: Copied to the device where it is elsewhere.
         device: Where it runs.
         views: Averaged over.
+        precision: Of the engine.
+
+    Attributes:
+        checked: What the rows that were checked so far showed.
     """
 
-    def __init__(self, model: Scbasset, device: torch.device, views: list[View]) -> None:
+    def __init__(
+        self,
+        model: Scbasset,
+        device: torch.device,
+        views: list[View],
+        precision: Precision = "float32",
+    ) -> None:
         self.model = on_device(model, device)
         self.device, self.views = device, views
-        self.engine = Engine(self.model)
+        self.engine = Engine(self.model, precision)
+        self.checked = SelfCheck()
 
-    def __call__(self, batch: Batch) -> tuple[Floats, Floats]:
+    def __call__(self, batch: Batch, check: Collection[int] = ()) -> tuple[Floats, Floats]:
         """Score a batch.
+
+        Args:
+            batch: What to score.
+            check: Rows to compare with two full passes, where they are substitutions.
+
+        Raises:
+            SelfCheckError: They differ by more than rounding.
 
         Returns:
             Bottleneck of the reference, and alternate minus reference, both
@@ -65,12 +84,13 @@ class Scorer:
             (2, len(batch.records), self.model.config.bottleneck), np.nan, dtype=np.float32
         )
         for group in batch.substitutions:
-            ref[group.rows], delta[group.rows] = self._substitutions(group)
+            ref[group.rows], delta[group.rows] = self._substitutions(group, check)
         if batch.indels is not None:
             ref[batch.indels.rows], delta[batch.indels.rows] = self._indels(batch.indels)
         flipped = np.array([record.sign < 0 for record in batch.records], dtype=bool)
         ref[flipped] += delta[flipped]  # scored from the genome's base, which is ALT in the file
         delta[flipped] *= -1
+        self.checked.require(self.engine.precision)
         return ref, delta
 
     def encode(self, spans: NDArray[np.uint8]) -> Floats:
@@ -78,12 +98,21 @@ class Scorer:
         codes = self._send(spans)
         return self._average(lambda view: (self.engine.encode(view.codes(codes)),))[0]
 
-    def _substitutions(self, group: Substitutions) -> list[Floats]:
+    def _substitutions(self, group: Substitutions, check: Collection[int]) -> list[Floats]:
         codes = self._send(group.codes)
         edits = Edits(self._send(group.window), self._send(group.offset), self._send(group.bases))
 
+        chosen = self._send(np.flatnonzero(np.isin(group.rows, list(check))))
+
         def score(view: View) -> tuple[Tensor, Tensor]:
-            deltas = self.engine(view.codes(codes), view.edits(edits))
+            seen, moved = view.codes(codes), view.edits(edits)
+            deltas = self.engine(seen, moved)
+            if view is self.views[0]:
+                finite = deltas.delta_bottleneck[chosen].isfinite().all(1)  # others will fail
+                rows = chosen[finite]
+                some = Edits(moved.window[rows], moved.offset[rows], moved.bases[rows])
+                result = Deltas(deltas.ref_bottleneck, deltas.delta_bottleneck[rows])
+                self.checked += self_check(self.model, seen, some, result, sample=len(rows))
             return deltas.ref_bottleneck[edits.window], deltas.delta_bottleneck
 
         return self._average(score)

@@ -33,5 +33,9 @@ class DeviceError(ScbassetError):
     """There is no such device here."""
 
 
+class SelfCheckError(ScbassetError):
+    """Scores differ from those of two full passes by more than rounding."""
+
+
 class StoreError(ScbassetError):
     """A store can't be written or read."""

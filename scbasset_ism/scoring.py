@@ -8,12 +8,14 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scbasset_ism import vcf
+from scbasset_ism.delta import Precision, resolve_precision
 from scbasset_ism.device import Scorer, pick_device
 from scbasset_ism.errors import ReferenceMismatchError
 from scbasset_ism.genome import Genome
@@ -30,6 +32,7 @@ from scbasset_ism.windows import Batch, Frame, gather
 log = logging.getLogger(__name__)
 
 MISMATCHES_ALLOWED = 0.1  # of all rows; more of them speak of another assembly
+SELF_CHECKS = 64  # rows
 MISMATCHES_EARLY = (1000, 0.5)  # this share of the rows so far, once there are so many
 
 
@@ -41,11 +44,13 @@ class ScoreOptions(RunOptions):
         peaks: BED file; variants in a peak are scored in the peak's window, which they share.
         region: `chrom:start-stop`; other variants are not read.
         ref_mismatch: What becomes of a REF that is not in the genome.
+        precision: Of the engine's products; `auto` is float32 here (see `resolve_precision`).
     """
 
     peaks: str | None = None
     region: str | None = None
     ref_mismatch: vcf.OnMismatch = "skip"
+    precision: Literal["auto"] | Precision = "auto"
 
 
 def score_variants(
@@ -76,7 +81,9 @@ def score_variants(
     options, out = options or ScoreOptions(), Path(out)
     frame = Frame(model.config.window, margin=options.shifts)
     views = all_views(frame.window, rc=options.rc, shifts=options.shifts)
-    scorer = Scorer(model, pick_device(options.device), views)
+    device = pick_device(options.device)
+    precision = resolve_precision(options.precision, device, "score")
+    scorer = Scorer(model, device, views, precision)
     peaks = Peaks(read_bed(options.peaks), genome.resolve) if options.peaks else None
     check_output(out, overwrite=options.overwrite)
     with vcf.spooled(variants) as source:
@@ -96,17 +103,20 @@ def score_variants(
             in_background(lambda batch, ref, delta: rows.write(writer, batch, ref, delta)) as write,
         ):
             for batch in prefetch(batches):
-                ref, delta = scorer(batch)
+                ref, delta = scorer(batch, checked_rows(counts.total(), len(batch.records), scan))
                 mark_failed(batch, ref, delta)
                 counts.update(record.status for record in batch.records)
                 check_mismatches(counts, scan, genome)
                 write(batch, ref, delta)
                 advance(len(batch.records))
+        log.info("self-check: %s", scorer.checked)
         writer.finish(
             {
                 "variants": {"path": scan.name, "sha256": scan.sha256, "rows": scan.n_rows},
                 "genome": describe_genome(writer, genome),
-                "options": options.recorded() | {"device": str(scorer.device)},
+                "options": options.recorded()
+                | {"device": str(scorer.device), "precision": precision},
+                "self_check": scorer.checked.summary(),
                 "counts": {status.name: counts[status] for status in Status},
             }
         )
@@ -171,6 +181,16 @@ class Rows:
             columns["peak"] = np.array(batch.peaks, dtype=object)
         index = pd.Index(np.array(names, dtype=object), name="variant_name")
         return pd.DataFrame(columns, index=index)
+
+
+def checked_rows(first: int, n_rows: int, scan: vcf.Scan) -> NDArray[np.int64]:
+    """Give those of some rows, counted from the first of them, that every run checks.
+
+    The sample is the same for the same file, however its rows are cut into batches.
+    """
+    rng = np.random.default_rng(int(scan.sha256[:16], 16))
+    rows = rng.choice(scan.n_rows, size=min(SELF_CHECKS, scan.n_rows), replace=False) - first
+    return rows[(rows >= 0) & (rows < n_rows)]
 
 
 def mark_failed(batch: Batch, ref: Floats, delta: Floats) -> None:

@@ -104,7 +104,16 @@ class TestScore:
         result = run(
             *("score", "v.vcf", "--layout", "factored", "--rc", "--shifts", "2", "--threads", "1"),
             *("--center", "peak", "--peaks", "p.bed", "--region", "1:990-1010", "--device", "cpu"),
-            *("--ref-mismatch", "flip", "--batch-size", "7", "-o", "o.zarr"),
+            *(
+                "--ref-mismatch",
+                "flip",
+                "--batch-size",
+                "7",
+                "--precision",
+                "bfloat16",
+                "-o",
+                "o.zarr",
+            ),
         )
         assert result.exit_code == 0, result.output
         options = open_scores(folder / "o.zarr").attributes["options"]
@@ -117,6 +126,7 @@ class TestScore:
             "peaks": "p.bed",
             "region": "1:990-1010",
             "ref_mismatch": "flip",
+            "precision": "bfloat16",
         }
         assert open_scores(folder / "o.zarr").variants()["peak"].tolist() == ["p", ""]
 

@@ -16,7 +16,7 @@ ROWS = [
     {"scoring", "prediction"},
     {"device", "provenance"},
     {"pipeline", "reader", "views", "windows", "checkpoint"},
-    {"vcf", "delta", "store", "folder", "keras"},
+    {"vcf", "delta", "reference_pass", "self_check", "spans", "store", "folder", "keras"},
     {"weights", "cells", "regions"},
     {"genome", "model", "variants"},
     {"bases"},

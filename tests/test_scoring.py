@@ -1,7 +1,6 @@
 """Scores against the definition: edit the text, run the plain network twice, subtract."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import anndata
@@ -13,12 +12,20 @@ from numpy.typing import NDArray
 
 from scbasset_ism import scoring
 from scbasset_ism.bases import encode
+from scbasset_ism.delta import Deltas, Edits, Engine
 from scbasset_ism.device import Scorer, on_device, pick_device
-from scbasset_ism.errors import DeviceError, GenomeError, ReferenceMismatchError, StoreError
+from scbasset_ism.errors import (
+    DeviceError,
+    GenomeError,
+    ReferenceMismatchError,
+    SelfCheckError,
+    StoreError,
+)
 from scbasset_ism.genome import Genome
 from scbasset_ism.model import Scbasset, one_hot
-from scbasset_ism.scoring import ScoreOptions, score_variants
+from scbasset_ism.scoring import ScoreOptions, checked_rows, score_variants
 from scbasset_ism.variants import Variant
+from scbasset_ism.vcf import Scan
 
 WINDOW = 1344
 COMPLEMENT = str.maketrans("ACGTacgt", "TGCAtgca")
@@ -334,7 +341,7 @@ def test_an_interrupted_run_is_unfinished(
     tiny_model: Scbasset,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupt(self: Scorer, batch: object) -> Iterator[None]:
+    def interrupt(self: Scorer, batch: object, check: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(scoring.Scorer, "__call__", interrupt)
@@ -361,3 +368,48 @@ def test_provenance(tmp_path: Path, table: Path, tiny_genome: Genome, tiny_model
     assert attributes["options"]["rc"] is False
     stored = anndata.read_zarr(scores.path).uns
     assert dict(zip(stored["contig_id"], stored["contig_length"], strict=True)) == TINY_CONTIGS
+
+
+class TestSelfCheck:
+    @pytest.mark.parametrize("batch_size", [4, 256])
+    def test_every_run_checks_itself(
+        self,
+        tmp_path: Path,
+        table: Path,
+        tiny_genome: Genome,
+        tiny_model: Scbasset,
+        batch_size: int,
+    ) -> None:
+        options = ScoreOptions(batch_size=batch_size, shifts=1, rc=True)
+        scores = score_variants(
+            table, tiny_genome, tiny_model, tmp_path / "s.zarr", options=options
+        )
+        check = scores.attributes["self_check"]
+        assert check["edits"] == 4  # all rows are in the sample, and so many are substitutions
+        assert 0 < check["relative_rms"] < 1e-4
+        assert scores.attributes["options"]["precision"] == "float32"
+
+    def test_an_engine_one_base_aside_stops_the_run(
+        self,
+        tmp_path: Path,
+        table: Path,
+        tiny_genome: Genome,
+        tiny_model: Scbasset,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        right = Engine.__call__
+
+        def aside(self: Engine, codes: torch.Tensor, edits: Edits) -> Deltas:
+            return right(self, codes, Edits(edits.window, edits.offset + 1, edits.bases))
+
+        monkeypatch.setattr(Engine, "__call__", aside)
+        with pytest.raises(SelfCheckError, match="can't be trusted"):
+            score_variants(table, tiny_genome, tiny_model, tmp_path / "s.zarr")
+
+    def test_the_sample_does_not_depend_on_the_batches(self) -> None:
+        scan = Scan("v.vcf", 1000, (), "ab" * 32)
+        whole = checked_rows(0, 1000, scan)
+        assert len(set(whole.tolist())) == 64
+        pieces = [checked_rows(first, 7, scan) + first for first in range(0, 1000, 7)]
+        assert sorted(np.concatenate(pieces).tolist()) == sorted(whole.tolist())
+        assert checked_rows(0, 3, Scan("v.vcf", 3, (), "ab" * 32)).tolist() != []

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from scbasset_ism.delta import Edits, Engine
 from scbasset_ism.errors import DeviceError
+from scbasset_ism.frames import Floats
 from scbasset_ism.model import Scbasset
-from scbasset_ism.store import Floats
 from scbasset_ism.views import View
 from scbasset_ism.windows import Batch, Indels, Substitutions
 

@@ -14,23 +14,26 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 ROWS = [
     {"cli"},
     {"scoring", "prediction"},
+    {"runs"},
     {"device", "provenance"},
     {"pipeline", "reader", "views", "windows", "checkpoint"},
     {"vcf", "delta", "store", "folder", "keras"},
-    {"weights", "cells", "regions"},
-    {"genome", "model", "variants"},
-    {"bases"},
+    {"weights", "cells", "regions", "progress", "workers"},
+    {"genome", "model", "variants", "frames", "locks"},
+    {"bases", "places", "streams"},
     {"errors"},
 ]
 HOMES = {
     "click": {"cli"},
+    "fcntl": {"locks"},
+    "fsspec": {"places"},
     "h5py": {"keras"},
     "huggingface_hub": {"checkpoint"},
     "pyarrow": {"vcf"},
     "pysam": {"genome", "vcf"},
     "safetensors": {"checkpoint", "folder", "weights"},
     "tqdm": {"pipeline"},
-    "zarr": {"store", "reader"},
+    "zarr": {"frames", "store"},
 }
 
 

@@ -224,6 +224,43 @@ def finalize(store: str) -> None:
 
 
 @main.command()
+@click.argument("store")
+@click.option("--model", help="Default: the one that the store names.")
+@click.option("--genome", help="Default: the one that the store names.")
+@click.option(
+    "--sample",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Rows to score again by two full float32 passes.",
+)
+@click.option("--seed", default=0, show_default=True, help="Which rows.")
+def verify(store: str, model: str | None, genome: str | None, sample: int, seed: int) -> None:
+    """Check every byte of STORE, and a sample of its scores against their definition."""
+    from scbasset_ism.reader import Predictions, read_attributes
+    from scbasset_ism.verification import verify_files, verify_scores
+
+    attributes = read_attributes(store)
+    if attributes["kind"] == "predict":
+        found = verify_files(Predictions(store))
+    else:
+        from scbasset_ism.checkpoint import load_model
+
+        source = model or attributes["model"]["source"]
+        bases = _genome(genome or attributes["genome"]["path"])
+        found = verify_scores(store, bases, load_model(source), sample=sample, seed=seed)
+    click.echo(f"{found.n_arrays:>12,} arrays read, {found.n_bytes:,} bytes")
+    if found.n_sampled:
+        click.echo(f"{found.n_sampled:>12,} rows scored again")
+        click.echo(f"{found.largest:>12.3g} largest delta of the bottleneck")
+        click.echo(f"{found.error:>12.3g} largest error")
+    for problem in found.problems:
+        click.echo(f"     problem {problem}")
+    if found.problems:
+        raise ScbassetError(f"{store} is damaged: {len(found.problems):,} problems, listed above")
+
+
+@main.command()
 @click.argument("checkpoint")
 @click.argument("folder", type=click.Path())
 @cells_option

@@ -1,5 +1,6 @@
 """Arrays and data frames in AnnData's encoding, as Zarr keeps them."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,6 +55,25 @@ def open_root(place: Place) -> zarr.Group:
     else:
         store = FsspecStore.from_url(place.url, read_only=True)
     return zarr.open_group(_WholeStore(store), mode="r")
+
+
+def every_array(place: Place) -> Iterator[ZarrArray]:
+    """Give all arrays of a finished store.
+
+    Raises:
+        StoreError: The metadata of an array are not those that the root has of it.
+    """
+    root = open_root(place)
+    listed = json.loads(place.read("zarr.json") or b"")["consolidated_metadata"]["metadata"]
+    for name, metadata in sorted(listed.items()):
+        try:
+            own = json.loads(place.read(f"{name}/zarr.json") or b"")
+        except ValueError:
+            own = {}
+        if {**own, "consolidated_metadata": None} != {**metadata, "consolidated_metadata": None}:
+            raise StoreError(f"{place}/{name}: its metadata are not those of the root: {DAMAGED}")
+        if metadata["node_type"] == "array":
+            yield array_of(root, name)
 
 
 def write_array(root: zarr.Group, name: str, values: NDArray[Any], dims: tuple[str, ...]) -> None:

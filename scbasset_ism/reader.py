@@ -79,7 +79,7 @@ class Store:
     @cached_property
     def cell_weight(self) -> Floats:
         """The head's columns, (cells, bottleneck) float32."""
-        return np.asarray(self._array("varm/cell_weight")[:], dtype=np.float32)
+        return np.asarray(values_of(self._root, "varm/cell_weight"), dtype=np.float32)
 
     @cached_property
     def row_names(self) -> pd.Index:
@@ -144,6 +144,16 @@ class Store:
                 "give one per cell"
             )
         return pd.Series(list(labels), index=self.cells.index)
+
+    @property
+    def x(self) -> ZarrArray:
+        """(rows, cells) float32, on disk; there is none in the layout `factored`."""
+        return self._array("X")
+
+    @property
+    def expanded(self) -> "Expanded":
+        """What X holds, or would hold."""
+        return self._values
 
     @cached_property
     def _values(self) -> Expanded:

@@ -270,6 +270,21 @@ class TestPredict:
         )
 
 
+def test_verify(run: Run, folder: Path) -> None:
+    run("score", "v.vcf")
+    sound = run("verify", "v.zarr")
+    assert sound.exit_code == 0, sound.output
+    assert "2 rows scored again" in sound.output
+    chunk = folder / "v.zarr/X/c/0/0"
+    damaged = bytearray(chunk.read_bytes())
+    damaged[5] ^= 1
+    chunk.write_bytes(damaged)
+    assert "v.zarr is damaged: 1 problems" in fails(run("verify", "v.zarr"))
+    (folder / "r.bed").write_text("1\t1000\t1400\n")
+    run("predict", "r.bed")
+    assert run("verify", "r.zarr").exit_code == 0
+
+
 class TestInspectAndConvert:
     def test_store(self, run: Run) -> None:
         run("score", "v.vcf")

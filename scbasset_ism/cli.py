@@ -87,6 +87,13 @@ RUN_OPTIONS = [
         show_default=True,
         help="dense: every cell written out; factored: 64 times smaller, expanded on reading.",
     ),
+    click.option(
+        "--dense-precision",
+        type=click.Choice(["float32", "bitround"]),
+        default="float32",
+        show_default=True,
+        help="bitround: 10 bits of the mantissa, max relative error 4.9e-4, about half the bytes.",
+    ),
     click.option("--rc", is_flag=True, help="Average over both strands."),
     click.option(
         "--shifts",

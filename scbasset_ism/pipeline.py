@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from tqdm import tqdm
 
 from scbasset_ism.errors import ScbassetError
-from scbasset_ism.store import Layout
+from scbasset_ism.store import Layout, Precision
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -26,6 +26,7 @@ class RunOptions:
 
     Attributes:
         layout: `dense` writes a value for every cell, `factored` what they follow from.
+        dense_precision: `bitround` keeps 10 bits of the mantissa in the dense values.
         rc: Average over both strands.
         shifts: Average over windows moved by up to so many bases to either side.
         batch_size: Rows that go through the network together.
@@ -37,6 +38,7 @@ class RunOptions:
     """
 
     layout: Layout = "dense"
+    dense_precision: Precision = "float32"
     rc: bool = False
     shifts: int = 0
     batch_size: int = 256

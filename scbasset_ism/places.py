@@ -87,8 +87,7 @@ class Bucket:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(self.url)
         except ImportError as error:
-            scheme = url.split(":")[0]
-            raise StoreError(f"{url} needs the extra {scheme!r}: {error}") from error
+            raise StoreError(f"{url} needs another package: {error}") from error
         except ValueError as error:
             raise StoreError(f"{url} can't be used: {error}") from error
 

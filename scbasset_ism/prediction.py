@@ -179,7 +179,13 @@ def _job(
     """Say what is to be written, and how: windows go through the network."""
     views = all_views(model.config.window, rc=options.rc, shifts=options.shifts)
     scorer = Scorer(model, pick_device(options.device), views)
-    plan = Plan(n_rows, model.config.n_cells, model.config.bottleneck, options.layout)
+    plan = Plan(
+        n_rows,
+        model.config.n_cells,
+        model.config.bottleneck,
+        options.layout,
+        options.dense_precision,
+    )
     encoder = Encoder(
         Schema("predict", _table([], options.shifts), ("bottleneck",), has_intercept=True),
         plan,

@@ -134,7 +134,13 @@ def _job(source: vcf.Source, genome: Genome, model: Scbasset, options: ScoreOpti
     table = Table(scan, genome, cells_of(model), has_peaks=peaks is not None)
     encoder = Encoder(
         table.schema,
-        Plan(scan.n_rows, model.config.n_cells, model.config.bottleneck, options.layout),
+        Plan(
+            scan.n_rows,
+            model.config.n_cells,
+            model.config.bottleneck,
+            options.layout,
+            options.dense_precision,
+        ),
         cells=table.cells,
         uns=contigs_of(genome),
         attributes=describe_model(model)

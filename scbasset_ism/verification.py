@@ -20,6 +20,7 @@ from scbasset_ism.model import Scbasset
 from scbasset_ism.places import Location, place_of
 from scbasset_ism.provenance import weights_sha256
 from scbasset_ism.reader import Scores, Store, read_rows
+from scbasset_ism.store import BITS_KEPT
 from scbasset_ism.variants import Variant
 from scbasset_ism.views import all_views
 from scbasset_ism.windows import Frame, alternate_windows, read_window
@@ -157,9 +158,11 @@ def _damage(array: ZarrArray) -> Iterator[str]:
 def _differences(store: Store, x: ZarrArray) -> Iterator[str]:
     """Compare X with the product that it is."""
     step = max(1, _BLOCK // max(1, x.shape[1]))
+    bitround = store.attributes["options"].get("dense_precision") == "bitround"
+    relative = 2.0 ** -(BITS_KEPT + 1) if bitround else 1e-5
     for start in range(0, x.shape[0], step):
         found, want = x[start : start + step], store.expanded[start : start + step]
-        if not np.allclose(found, want, rtol=1e-5, atol=2e-5, equal_nan=True):
+        if not np.allclose(found, want, rtol=relative, atol=2e-5, equal_nan=True):
             yield f"{x.store_path}: rows {start}-{start + len(want)} are not W times the deltas"
 
 

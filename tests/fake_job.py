@@ -74,7 +74,7 @@ def make(fake: Fake, options: RunOptions) -> Job:
     cells = Cells(pd.DataFrame(index=ids), weight, weight[:, 0])
     encoder = Encoder(
         Schema("score", table([]), ("delta_bottleneck", "ref_bottleneck"), has_intercept=False),
-        Plan(fake.n_rows, N_CELLS, BOTTLENECK, options.layout),
+        Plan(fake.n_rows, N_CELLS, BOTTLENECK, options.layout, options.dense_precision),
         cells=cells,
         uns={("contigs", "contig_id"): np.array(["1"], dtype=object)},
         attributes={"options": options.recorded(), "genome": {"path": "g.fa"}},
@@ -90,7 +90,7 @@ def make(fake: Fake, options: RunOptions) -> Job:
     return Job(encoder, fingerprint | options.recorded(), rows, dict)
 
 
-def write(out: Path, fake: Fake | None = None, **options: object) -> None:
+def write(out: Path | str, fake: Fake | None = None, **options: object) -> None:
     """Write a whole fake store."""
     chosen = RunOptions(batch_size=3, **options)  # type: ignore[arg-type]
     run(partial(make, fake or Fake()), out, chosen)

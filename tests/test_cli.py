@@ -112,6 +112,7 @@ class TestScore:
         options = open_scores(folder / "o.zarr").attributes["options"]
         assert options == {
             "layout": "factored",
+            "dense_precision": "float32",
             "rc": True,
             "shifts": 2,
             "batch_size": 7,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import fsspec
 import pytest
 from fake_job import Fake, contents, make, write
 
@@ -22,6 +23,7 @@ from scbasset_ism.places import Folder, place_of
 from scbasset_ism.progress import Part, Progress
 from scbasset_ism.reader import open_scores
 from scbasset_ism.runs import finalize, run_part
+from scbasset_ism.verification import verify_files
 
 SCRIPT = Path(__file__).with_name("fake_job.py")
 
@@ -42,7 +44,7 @@ def want(tmp_path: Path) -> dict[str, bytes]:
     return contents(tmp_path / "want.zarr")
 
 
-def part(out: Path, text: str, fake: Fake | None = None) -> None:
+def part(out: Path | str, text: str, fake: Fake | None = None) -> None:
     run_part(partial(make, fake or Fake()), out, Part.parse(text), RunOptions(batch_size=3))
 
 
@@ -343,6 +345,47 @@ class TestFullDisk:
             assert contents(disk / "s.zarr") == contents(tmp_path / "want.zarr")
         finally:
             subprocess.run(["umount", str(disk)], check=True)
+
+
+class TestObjectStore:
+    def test_resume_parts_and_reading(
+        self, tmp_path: Path, want: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url, bucket = f"memory://{tmp_path.name}/s.zarr", fsspec.filesystem("memory")
+
+        def held() -> dict[str, bytes]:
+            root = f"/{tmp_path.name}/"
+            return {name.removeprefix(root): bucket.cat(name) for name in bucket.find(root)}
+
+        stop_after(7, monkeypatch, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            part(url, "1/2")
+        assert "s.zarr.progress/shards/6.json" in held()
+        with pytest.raises(StoreError, match="unfinished"):
+            open_scores(url)
+        with pytest.raises(StoreError, match="weights was sha0 and is sha1"):
+            part(url, "2/2", Fake(weights=1))
+        part(url, "2/2")
+        bucket.rm(f"/{tmp_path.name}/s.zarr/X/c/3/0")
+        with pytest.raises(StoreError, match="shards 3, 7-23 of 48 are missing"):
+            finalize(url)
+        part(url, "1/2")
+        finalize(url)
+        assert held() == {f"s.zarr/{name}": content for name, content in want.items()}
+        scores, local = open_scores(url), open_scores(tmp_path / "want.zarr")
+        assert scores.cell(3).equals(local.cell(3))
+        assert verify_files(scores).problems == []
+        with pytest.raises(StoreError, match="exists"):
+            write(url)
+        write(url, Fake(seed=1), overwrite=True)
+        assert not open_scores(url).cell(3).equals(local.cell(3))
+        bucket.rm(f"/{tmp_path.name}/s.zarr/obsm/delta_bottleneck/c/3/0")
+        with pytest.raises(StoreError, match="the store is damaged"):
+            open_scores(url).cell(3)
+
+    def test_what_is_no_place(self) -> None:
+        with pytest.raises(StoreError, match="abacus://x can't be used"):
+            write("abacus://x")
 
 
 def fail(options: RunOptions) -> runs.Job:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import xarray
 import zarr
+from numcodecs.bitround import BitRound
 
 from scbasset_ism import store as store_module
 from scbasset_ism.errors import StoreError
@@ -16,7 +17,16 @@ from scbasset_ism.frames import Floats
 from scbasset_ism.places import Folder, place_of
 from scbasset_ism.progress import Progress
 from scbasset_ism.reader import Scores, describe_store, open_predictions, open_scores
-from scbasset_ism.store import Cells, Encoder, Plan, Schema, Writer, check_room, try_to_finish
+from scbasset_ism.store import (
+    Cells,
+    Encoder,
+    Plan,
+    Schema,
+    Writer,
+    bitround,
+    check_room,
+    try_to_finish,
+)
 
 BOTTLENECK, N_CELLS = 3, 7
 STATUSES = pd.CategoricalDtype(["SCORED", "SYMBOLIC"])
@@ -326,3 +336,35 @@ def test_describe_store(tmp_path: Path) -> None:
     assert description["arrays"]["obsm/ref_bottleneck"] == [3, BOTTLENECK]
     assert description["status"] == "complete"
     json.dumps(description)
+
+
+def test_bitround_is_that_of_numcodecs() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(500, 7)) * 10.0 ** rng.integers(-30, 30, size=(500, 7))
+    values[:3, 0] = [0.0, -0.0, 1 + 2.0**-11]  # the last lies between two: to the even one
+    values = values.astype(np.float32)
+    rounded = bitround(values)
+    want = BitRound(store_module.BITS_KEPT).encode(values).view(np.float32).reshape(values.shape)
+    np.testing.assert_array_equal(rounded, want)
+    error = np.abs(rounded - values)[3:] / np.abs(values[3:])
+    assert 4e-4 < error.max() <= 2.0**-11 < 4.9e-4
+    odd = np.array([[np.nan, np.inf, -np.inf], [0, 1, 2]], dtype=np.float32)
+    odd[1, 0] = np.uint32(0x7FFFFFFF).view(np.float32)  # another NaN
+    np.testing.assert_array_equal(bitround(odd), odd)
+
+
+def test_bitround_opens_elsewhere_and_is_smaller(tmp_path: Path) -> None:
+    sizes = {}
+    for precision in ("float32", "bitround"):
+        files = encoder(Plan(4096, N_CELLS, BOTTLENECK, "dense", precision))
+        path = tmp_path / f"{precision}.zarr"
+        progress = begin(path, files)
+        Writer(files, progress, [0]).append(*rows(4096))
+        finish(progress)
+        x = anndata.read_zarr(path).X
+        want = rows(4096)[1]["delta_bottleneck"] @ CELLS.weight.T
+        np.testing.assert_allclose(x, want, rtol=4.9e-4)
+        np.testing.assert_array_equal(xarray.open_datatree(path, engine="zarr")["X"].values, x)
+        assert np.array_equal(x, want, equal_nan=True) == (precision == "float32")
+        sizes[precision] = (path / "X/c/0/0").stat().st_size
+    assert sizes["bitround"] < 0.65 * sizes["float32"]

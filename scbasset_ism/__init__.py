@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Config": "model",
     "Genome": "genome",
+    "Part": "progress",
     "Predictions": "reader",
     "RunOptions": "pipeline",
     "Scbasset": "model",
@@ -20,6 +21,7 @@ _HOME = {
     "Status": "variants",
     "Variant": "variants",
     "convert": "checkpoint",
+    "finalize": "runs",
     "load_model": "checkpoint",
     "open_predictions": "reader",
     "open_scores": "reader",
@@ -27,6 +29,7 @@ _HOME = {
     "predict_sequences": "prediction",
     "random_model": "model",
     "save_checkpoint": "checkpoint",
+    "score_part": "scoring",
     "score_variants": "scoring",
 }
 __all__ = sorted(_HOME)

@@ -21,6 +21,7 @@ from scbasset_ism.prediction import (
 from scbasset_ism.prediction import (
     predict_sequences as predict_sequences,
 )
+from scbasset_ism.progress import Part as Part
 from scbasset_ism.reader import (
     Predictions as Predictions,
 )
@@ -33,7 +34,9 @@ from scbasset_ism.reader import (
 from scbasset_ism.reader import (
     open_scores as open_scores,
 )
+from scbasset_ism.runs import finalize as finalize
 from scbasset_ism.scoring import ScoreOptions as ScoreOptions
+from scbasset_ism.scoring import score_part as score_part
 from scbasset_ism.scoring import score_variants as score_variants
 from scbasset_ism.variants import Status as Status
 from scbasset_ism.variants import Variant as Variant

@@ -51,8 +51,7 @@ class Commands(click.Group):
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # zarr's tasks, left pending,
             warnings.simplefilter("ignore")  # complain as the interpreter goes down
             raise click.ClickException(
-                "interrupted: an unfinished store stays marked as such, and the same command with "
-                "--overwrite starts again"
+                "interrupted: the same command goes on where this one stopped"
             ) from error
         finally:
             logger.removeHandler(echo)
@@ -88,6 +87,13 @@ RUN_OPTIONS = [
         show_default=True,
         help="dense: every cell written out; factored: 64 times smaller, expanded on reading.",
     ),
+    click.option(
+        "--dense-precision",
+        type=click.Choice(["float32", "bitround"]),
+        default="float32",
+        show_default=True,
+        help="bitround: 10 bits of the mantissa, max relative error 4.9e-4, about half the bytes.",
+    ),
     click.option("--rc", is_flag=True, help="Average over both strands."),
     click.option(
         "--shifts",
@@ -106,6 +112,18 @@ RUN_OPTIONS = [
     ),
     click.option(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
+    ),
+    click.option(
+        "--devices",
+        help="Devices, with commas between them: one process for each, at once.",
+        callback=lambda _context, _option, text: tuple(text.split(",")) if text else (),
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Processes that share the work.",
     ),
     click.option("--threads", type=click.IntRange(1), help="CPU threads of the network."),
     overwrite_option,
@@ -152,7 +170,14 @@ def main() -> None:
     show_default=True,
     help="Of the products of differences; auto is float32 for score.",
 )
-def score(variants: tuple[str, ...], center: str, peaks: str | None, **options: Any) -> None:
+@click.option("--part", help="Only this part of the rows, as 2/8; `finalize` comes after all.")
+def score(
+    variants: tuple[str, ...],
+    center: str,
+    peaks: str | None,
+    part: str | None,
+    **options: Any,
+) -> None:
     """Score VARIANTS: per-cell delta logits of every ALT allele.
 
     VARIANTS is a VCF, BCF, TSV (chrom, pos, ref, alt[, id]) or Parquet file, - for a VCF on
@@ -160,16 +185,22 @@ def score(variants: tuple[str, ...], center: str, peaks: str | None, **options: 
     """
     if (center == "peak") != (peaks is not None):
         raise click.UsageError("--center peak and --peaks BED belong together")
+    if part and (options["overwrite"] or options["workers"] > 1 or options["devices"]):
+        raise click.UsageError("--part goes without --overwrite, --workers and --devices")
     from scbasset_ism import vcf
-    from scbasset_ism.scoring import ScoreOptions, score_variants
+    from scbasset_ism.progress import Part
+    from scbasset_ism.scoring import ScoreOptions, score_part, score_variants
 
     with _run(options) as (model, output), vcf.spooled(_source(variants)) as source:
         genome = _genome(options.pop("genome"), vcf.reference(source))
         out = output or _store_beside(variants[0])
-        scores = score_variants(
-            source, genome, model, out, options=ScoreOptions(peaks=peaks, **options)
-        )
-        _finished(scores, "variants")
+        chosen = ScoreOptions(peaks=peaks, **options)
+        if part:
+            which = Part.parse(part)
+            score_part(source, genome, model, out, part=which, options=chosen)
+            log.info("part %s of %s is written; finalize it when all parts are", which, out)
+            return
+        _finished(score_variants(source, genome, model, out, options=chosen), "variants")
 
 
 @main.command()
@@ -197,6 +228,53 @@ def predict(regions: str, **options: Any) -> None:
 
 
 @main.command()
+@click.argument("store")
+def finalize(store: str) -> None:
+    """Check all parts of STORE and mark it complete; name the shards that are missing."""
+    from scbasset_ism import runs
+
+    runs.finalize(store)
+    log.info("%s is complete", store)
+
+
+@main.command()
+@click.argument("store")
+@click.option("--model", help="Default: the one that the store names.")
+@click.option("--genome", help="Default: the one that the store names.")
+@click.option(
+    "--sample",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Rows to score again by two full float32 passes.",
+)
+@click.option("--seed", default=0, show_default=True, help="Which rows.")
+def verify(store: str, model: str | None, genome: str | None, sample: int, seed: int) -> None:
+    """Check every byte of STORE, and a sample of its scores against their definition."""
+    from scbasset_ism.reader import Predictions, read_attributes
+    from scbasset_ism.verification import verify_files, verify_scores
+
+    attributes = read_attributes(store)
+    if attributes["kind"] == "predict":
+        found = verify_files(Predictions(store))
+    else:
+        from scbasset_ism.checkpoint import load_model
+
+        source = model or attributes["model"]["source"]
+        bases = _genome(genome or attributes["genome"]["path"])
+        found = verify_scores(store, bases, load_model(source), sample=sample, seed=seed)
+    click.echo(f"{found.n_arrays:>12,} arrays read, {found.n_bytes:,} bytes")
+    if found.n_sampled:
+        click.echo(f"{found.n_sampled:>12,} rows scored again")
+        click.echo(f"{found.largest:>12.3g} largest delta of the bottleneck")
+        click.echo(f"{found.error:>12.3g} largest error")
+    for problem in found.problems:
+        click.echo(f"     problem {problem}")
+    if found.problems:
+        raise ScbassetError(f"{store} is damaged: {len(found.problems):,} problems, listed above")
+
+
+@main.command()
 @click.argument("checkpoint")
 @click.argument("folder", type=click.Path())
 @cells_option
@@ -217,11 +295,10 @@ def convert(checkpoint: str, folder: str, cells: str | None, overwrite: bool) ->
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(path: str, as_json: bool) -> None:
     """Print what is in a model or a store."""
-    from scbasset_ism.reader import describe_store
-    from scbasset_ism.store import is_store
+    from scbasset_ism.reader import describe_store, is_store
 
-    if is_store(Path(path)):
-        description = describe_store(Path(path))
+    if is_store(path):
+        description = describe_store(path)
     else:
         from scbasset_ism.checkpoint import load_model
         from scbasset_ism.provenance import inspect_model
@@ -235,7 +312,7 @@ def inspect(path: str, as_json: bool) -> None:
 
 
 @contextmanager
-def _run(options: dict[str, Any]) -> Iterator[tuple["Scbasset", Path | None]]:
+def _run(options: dict[str, Any]) -> Iterator[tuple["Scbasset", str | None]]:
     """Set up what all runs have in common; takes its options out of the others.
 
     Gives the model, and the output if one was named.
@@ -252,7 +329,7 @@ def _run(options: dict[str, Any]) -> Iterator[tuple["Scbasset", Path | None]]:
     model = load_model(options.pop("model"), cells=options.pop("cells"))
     log.info("model: %s, %d cells", model.provenance.get("source"), model.config.n_cells)
     options["progress"] = not quiet
-    yield model, output and Path(output)
+    yield model, output
 
 
 def _source(variants: tuple[str, ...]) -> Any:
@@ -277,14 +354,14 @@ def _genome(path: str | None, reference: str | None = None) -> "Genome":
     return genome
 
 
-def _store_beside(source: str) -> Path:
+def _store_beside(source: str) -> str:
     """Name the output after the input, in the current folder."""
     name = Path(source).name
     if not _is_file(source):
         raise click.UsageError(f"where to? {source[:40]!r} names no file: give --output")
     for suffix in (".gz", ".bgz", ".vcf", ".bcf", ".tsv", ".parquet", ".bed", ".fa", ".fasta"):
         name = name.removesuffix(suffix)
-    return Path(f"{name}.zarr")
+    return f"{name}.zarr"
 
 
 def _is_file(text: str) -> bool:

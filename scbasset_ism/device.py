@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scbasset_ism.agreement import SelfCheck
 from scbasset_ism.delta import Deltas, Edits, Engine, Precision
 from scbasset_ism.errors import DeviceError
+from scbasset_ism.frames import Floats
 from scbasset_ism.model import Scbasset
-from scbasset_ism.self_check import SelfCheck, self_check
-from scbasset_ism.store import Floats
+from scbasset_ism.self_check import self_check
 from scbasset_ism.views import View
 from scbasset_ism.windows import Batch, Indels, Substitutions
 
@@ -51,7 +52,7 @@ class Scorer:
         precision: Of the engine.
 
     Attributes:
-        checked: What the rows that were checked so far showed.
+        checked: What the rows of the last batch showed that were checked.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Scorer:
             Bottleneck of the reference, and alternate minus reference, both
             (rows, bottleneck) float32, NaN in the rows without a variant.
         """
+        self.checked = SelfCheck()
         ref, delta = np.full(
             (2, len(batch.records), self.model.config.bottleneck), np.nan, dtype=np.float32
         )

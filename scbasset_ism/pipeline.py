@@ -1,21 +1,22 @@
 """How a run goes: one thread reads ahead of the device, one writes behind, and neither gets far."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
 from tqdm import tqdm
 
 from scbasset_ism.errors import ScbassetError
-from scbasset_ism.store import Layout
+from scbasset_ism.store import Layout, Precision
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
+# Where the work is done changes the last digits at most; shards say which devices did it.
+_UNRECORDED = {"device", "devices", "workers", "overwrite", "progress"}
 DEPTH = 3  # batches that wait on either side of the device
 
 
@@ -25,42 +26,46 @@ class RunOptions:
 
     Attributes:
         layout: `dense` writes a value for every cell, `factored` what they follow from.
+        dense_precision: `bitround` keeps 10 bits of the mantissa in the dense values.
         rc: Average over both strands.
         shifts: Average over windows moved by up to so many bases to either side.
         batch_size: Rows that go through the network together.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        workers: Processes that share the work.
+        devices: One for each worker in turn; as many workers as devices at least.
         overwrite: Replace a store that exists.
         progress: Show a bar on stderr where that is a terminal.
     """
 
     layout: Layout = "dense"
+    dense_precision: Precision = "float32"
     rc: bool = False
     shifts: int = 0
     batch_size: int = 256
     device: str = "auto"
+    workers: int = 1
+    devices: tuple[str, ...] = ()
     overwrite: bool = False
     progress: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.shifts < 0:
+        if self.batch_size < 1 or self.shifts < 0 or self.workers < 1:
             raise ScbassetError(
-                f"batch size {self.batch_size} and shifts {self.shifts}: the first must be at "
-                "least 1, the second at least 0"
+                f"batch size {self.batch_size}, shifts {self.shifts} and workers {self.workers}: "
+                "shifts must be at least 0, the others at least 1"
             )
 
+    @property
+    def n_workers(self) -> int:
+        """Processes that share the work."""
+        return max(self.workers, len(self.devices))
+
     def recorded(self) -> dict[str, Any]:
-        """What the store says of them; JSON."""
-        return {k: v for k, v in asdict(self).items() if k not in {"overwrite", "progress"}}
+        """What the store says of them, which is what the numbers depend on; JSON."""
+        return {k: v for k, v in asdict(self).items() if k not in _UNRECORDED}
 
 
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut a stream into lists of `size`; the last one may be shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def prefetch(items: Iterable[T]) -> Iterator[T]:
+def prefetch(items: Iterable[T]) -> Generator[T]:
     """Run an iterator in a thread of its own, a few items ahead; its errors arrive here."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -95,7 +100,7 @@ def in_background(work: Callable[P, None]) -> Iterator[Callable[P, None]]:
 
 
 @contextmanager
-def progress_bar(total: int, unit: str, *, show: bool) -> Iterator[Callable[[int], object]]:
+def progress_bar(total: int, initial: int = 0, *, show: bool) -> Iterator[Callable[[int], object]]:
     """Show rate and time left on stderr, where that is a terminal."""
-    with tqdm(total=total, unit=unit, disable=None if show else True) as bar:
+    with tqdm(total=total, initial=initial, unit=" rows", disable=None if show else True) as bar:
         yield bar.update

@@ -2,14 +2,16 @@
 
 import hashlib
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scbasset_ism import __version__
 from scbasset_ism.genome import Genome
 from scbasset_ism.model import Scbasset
-from scbasset_ism.store import Cells, Writer
+from scbasset_ism.store import Cells
 
 
 def cells_of(model: Scbasset) -> Cells:
@@ -40,12 +42,32 @@ def inspect_model(model: Scbasset) -> dict[str, Any]:
     }
 
 
-def describe_genome(writer: Writer, genome: Genome) -> dict[str, Any]:
-    """Write the contigs to the store, and give the MD5 of those that were used."""
-    names = np.array(list(genome.contigs), dtype=object)
-    writer.write_uns("contig_id", names, "contigs")
-    writer.write_uns("contig_length", np.array(list(genome.contigs.values()), np.int64), "contigs")
-    return {"path": str(genome.path), "contig_md5": genome.md5s}
+def contigs_of(genome: Genome) -> dict[tuple[str, str], NDArray[Any]]:
+    """Give the arrays that tell the genome's contigs, by dimension and name."""
+    return {
+        ("contigs", "contig_id"): np.array(list(genome.contigs), dtype=object),
+        ("contigs", "contig_length"): np.array(list(genome.contigs.values()), np.int64),
+    }
+
+
+def fingerprint_model(model: Scbasset) -> dict[str, str]:
+    """Give hashes of all that a model brings into a store, and the program's version."""
+    return {
+        "version": __version__,
+        "model weights": weights_sha256(model),
+        "cells": _sha256(model.cells.to_csv(sep="\t")),
+    }
+
+
+def fingerprint_genome(genome: Genome) -> dict[str, str]:
+    """Give a hash of the contigs' names and lengths."""
+    return {"genome contigs": _sha256(repr(list(genome.contigs.items())))}
+
+
+def fingerprint_file(path: str | Path) -> str:
+    """Give the sha256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_sha256(model: Scbasset) -> str:
@@ -55,3 +77,7 @@ def weights_sha256(model: Scbasset) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

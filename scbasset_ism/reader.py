@@ -11,11 +11,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 from numpy.typing import NDArray
 
 from scbasset_ism.errors import StoreError
-from scbasset_ism.store import FORMAT_VERSION, Floats, ZarrArray, array_of, is_store, values_of
+from scbasset_ism.frames import (
+    Floats,
+    ZarrArray,
+    array_of,
+    open_root,
+    read_frame,
+    undamaged,
+    values_of,
+)
+from scbasset_ism.places import Location, place_of
+from scbasset_ism.progress import UNFINISHED, root_attributes
+from scbasset_ism.store import FORMAT_VERSION
 
 Rows = int | slice | Sequence[int] | NDArray[Any]
 
@@ -45,23 +55,21 @@ class Store:
     kind = ""
     factor = ""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open a finished store.
+    def __init__(self, path: Location) -> None:
+        """Open a finished store, at a path or an fsspec URL.
 
         Raises:
             StoreError: There is none, it is unfinished, or it is of another kind or version.
         """
-        self.path = Path(path)
-        self.attributes = read_attributes(self.path)
+        self.path = path if "://" in str(path) else Path(path)
+        self.attributes = read_attributes(path)
         if self.attributes["kind"] != self.kind:
             raise StoreError(
                 f"{path} was written by `{self.attributes['kind']}`, not by `{self.kind}`"
             )
         if self.attributes["status"] != "complete":
-            raise StoreError(
-                f"{path} is unfinished: its run was interrupted; run it again with --overwrite"
-            )
-        self._root = zarr.open_group(self.path, mode="r")
+            raise StoreError(f"{path} is unfinished: {UNFINISHED}")
+        self._root = open_root(place_of(path))
         self.cells = read_frame(self._root, "var")
 
     def __len__(self) -> int:
@@ -71,7 +79,7 @@ class Store:
     @cached_property
     def cell_weight(self) -> Floats:
         """The head's columns, (cells, bottleneck) float32."""
-        return np.asarray(self._array("varm/cell_weight")[:], dtype=np.float32)
+        return np.asarray(values_of(self._root, "varm/cell_weight"), dtype=np.float32)
 
     @cached_property
     def row_names(self) -> pd.Index:
@@ -136,6 +144,16 @@ class Store:
                 "give one per cell"
             )
         return pd.Series(list(labels), index=self.cells.index)
+
+    @property
+    def x(self) -> ZarrArray:
+        """(rows, cells) float32, on disk; there is none in the layout `factored`."""
+        return self._array("X")
+
+    @property
+    def expanded(self) -> "Expanded":
+        """What X holds, or would hold."""
+        return self._values
 
     @cached_property
     def _values(self) -> Expanded:
@@ -212,25 +230,25 @@ class Predictions(Store):
         return self.cells["intercept"].to_numpy(dtype=np.float32)
 
 
-def open_scores(path: str | Path) -> Scores:
+def open_scores(path: Location) -> Scores:
     """Open what `score` wrote."""
     return Scores(path)
 
 
-def open_predictions(path: str | Path) -> Predictions:
+def open_predictions(path: Location) -> Predictions:
     """Open what `predict` wrote."""
     return Predictions(path)
 
 
-def read_attributes(path: Path) -> dict[str, Any]:
+def read_attributes(path: Location) -> dict[str, Any]:
     """Read the provenance of a store, finished or not.
 
     Raises:
         StoreError: There is no store of ours, or one of another format version.
     """
-    if not is_store(path):
+    attributes = root_attributes(place_of(path))
+    if attributes is None:
         raise StoreError(f"{path} is not a store of scbasset-ism")
-    attributes = dict(zarr.open_group(path, mode="r").attrs)
     if attributes["format_version"] != FORMAT_VERSION:
         raise StoreError(
             f"{path} has format {attributes['format_version']} and this program reads "
@@ -239,38 +257,33 @@ def read_attributes(path: Path) -> dict[str, Any]:
     return attributes
 
 
-def describe_store(path: Path) -> dict[str, Any]:
+def is_store(path: Location) -> bool:
+    """Whether a store of this package lies there, finished or not."""
+    return root_attributes(place_of(path)) is not None
+
+
+def describe_store(path: Location) -> dict[str, Any]:
     """Give the attributes of a store, finished or not, and the shapes of its arrays; JSON."""
     attributes = read_attributes(path)
-    root = zarr.open_group(path, mode="r")
+    root = open_root(place_of(path))
     shapes = {name: list(array.shape) for name, array in root.arrays()}
-    obsm = zarr.open_group(path, path="obsm", mode="r")
-    shapes |= {f"obsm/{name}": list(array.shape) for name, array in obsm.arrays()}
+    factors = ("delta_bottleneck", "ref_bottleneck", "bottleneck")
+    shapes |= {
+        name: list(array_of(root, name).shape)
+        for name in (f"obsm/{factor}" for factor in factors)
+        if name in root
+    }
     return {"store": str(path), "arrays": shapes} | {
         name: value for name, value in attributes.items() if not name.startswith("encoding")
     }
 
 
-def read_frame(root: zarr.Group, name: str) -> pd.DataFrame:
-    """Read a data frame in AnnData's encoding."""
-    group = root[name]
-    attributes: dict[str, Any] = dict(group.attrs)
-    columns: dict[str, Any] = {}
-    for column in (attributes["_index"], *attributes["column-order"]):
-        if isinstance(group[column], zarr.Group):
-            codes = values_of(root, f"{name}/{column}/codes")
-            categories = pd.Index(values_of(root, f"{name}/{column}/categories"))
-            columns[column] = pd.Categorical.from_codes(codes, categories=categories)
-        else:
-            columns[column] = values_of(root, f"{name}/{column}")
-    return pd.DataFrame(columns).set_index(attributes["_index"])
-
-
 def read_rows(array: ZarrArray, rows: Rows) -> Floats:
     """Read rows by number, slice, list or mask."""
-    if isinstance(rows, int | np.integer | slice):
-        return np.asarray(array[rows], dtype=np.float32)
-    return np.asarray(array.oindex[np.asarray(rows), :], dtype=np.float32)
+    with undamaged(array):
+        if isinstance(rows, int | np.integer | slice):
+            return np.asarray(array[rows], dtype=np.float32)
+        return np.asarray(array.oindex[np.asarray(rows), :], dtype=np.float32)
 
 
 def group_weights(labels: pd.Series) -> pd.DataFrame:

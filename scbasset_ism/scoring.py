@@ -5,9 +5,12 @@ memory does not grow with the file.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from itertools import chain, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -15,23 +18,35 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scbasset_ism import vcf
+from scbasset_ism.agreement import SelfCheck
 from scbasset_ism.delta import Precision, resolve_precision
 from scbasset_ism.device import Scorer, pick_device
 from scbasset_ism.errors import ReferenceMismatchError
+from scbasset_ism.frames import Floats
 from scbasset_ism.genome import Genome
 from scbasset_ism.model import Scbasset
-from scbasset_ism.pipeline import RunOptions, batched, in_background, prefetch, progress_bar
-from scbasset_ism.provenance import cells_of, describe_genome, describe_model
+from scbasset_ism.pipeline import RunOptions, prefetch
+from scbasset_ism.places import Location
+from scbasset_ism.progress import Part
+from scbasset_ism.provenance import (
+    cells_of,
+    contigs_of,
+    describe_model,
+    fingerprint_file,
+    fingerprint_genome,
+    fingerprint_model,
+)
 from scbasset_ism.reader import Scores, open_scores
 from scbasset_ism.regions import Peaks, read_bed
-from scbasset_ism.store import Cells, Floats, Plan, Schema, Writer, check_output
+from scbasset_ism.runs import MISMATCHES_ALLOWED, Job, Rows, run, run_part
+from scbasset_ism.store import Cells, Encoder, Plan, Schema
+from scbasset_ism.streams import batched_by_shard
 from scbasset_ism.variants import Status
 from scbasset_ism.views import all_views
 from scbasset_ism.windows import Batch, Frame, gather
 
 log = logging.getLogger(__name__)
 
-MISMATCHES_ALLOWED = 0.1  # of all rows; more of them speak of another assembly
 SELF_CHECKS = 64  # rows
 MISMATCHES_EARLY = (1000, 0.5)  # this share of the rows so far, once there are so many
 
@@ -57,17 +72,17 @@ def score_variants(
     variants: vcf.Source,
     genome: Genome,
     model: Scbasset,
-    out: str | Path,
+    out: Location,
     *,
     options: ScoreOptions | None = None,
 ) -> Scores:
-    """Write what every variant does in every cell.
+    """Write what every variant does in every cell, or what is missing of an unfinished store.
 
     Args:
         variants: Path of a VCF, BCF, TSV or Parquet file, or variants.
         genome: The assembly that they were called on.
         model: It is left as it was, in mode and on its device.
-        out: Where the store will lie.
+        out: Where the store will lie: a path, or an fsspec URL.
         options: How to score.
 
     Returns:
@@ -76,54 +91,114 @@ def score_variants(
     Raises:
         VariantError: The variants can't be read.
         ReferenceMismatchError: Over a tenth of the rows have a REF that the genome has not.
-        StoreError: The store can't be written.
+        StoreError: The store can't be written, is finished, or was begun by another run.
     """
-    options, out = options or ScoreOptions(), Path(out)
+    options = options or ScoreOptions()
+    with vcf.spooled(variants) as source:
+        run(partial(_job, source, genome, model), out, options)
+    return open_scores(out)
+
+
+def score_part(
+    variants: vcf.Source,
+    genome: Genome,
+    model: Scbasset,
+    out: Location,
+    *,
+    part: Part,
+    options: ScoreOptions | None = None,
+) -> None:
+    """Write a part of a store, or what is missing of it; `finalize` follows when all are written.
+
+    Parts may be written at once, by processes or machines that share a file system. The first of
+    them begins the store.
+
+    Args:
+        variants: As for `score_variants`; the same for all parts, like all that follows.
+        genome: The assembly that they were called on.
+        model: It is left as it was, in mode and on its device.
+        out: Where the store lies or will lie.
+        part: Which part.
+        options: How to score.
+
+    Raises:
+        ScbassetError: As for `score_variants`; another worker has the part.
+    """
+    options = options or ScoreOptions()
+    with vcf.spooled(variants) as source:
+        run_part(partial(_job, source, genome, model), out, part, options)
+
+
+def _job(source: vcf.Source, genome: Genome, model: Scbasset, options: ScoreOptions) -> Job:
+    """Say what is to be written, and how."""
     frame = Frame(model.config.window, margin=options.shifts)
     views = all_views(frame.window, rc=options.rc, shifts=options.shifts)
     device = pick_device(options.device)
     precision = resolve_precision(options.precision, device, "score")
-    scorer = Scorer(model, device, views, precision)
+    options = replace(options, precision=precision)
+    scorer, checks = Scorer(model, device, views, precision), defaultdict[int, SelfCheck](SelfCheck)
     peaks = Peaks(read_bed(options.peaks), genome.resolve) if options.peaks else None
-    check_output(out, overwrite=options.overwrite)
-    with vcf.spooled(variants) as source:
-        scan = vcf.scan(source, region=options.region)
-        if aliases := genome.check_contigs(scan.contigs, scan.name):
-            log.info(aliases)
-        records = vcf.read(source, genome, ref_mismatch=options.ref_mismatch, region=options.region)
-        rows = Rows(scan, genome, cells_of(model), has_peaks=peaks is not None)
-        plan = Plan(scan.n_rows, model.config.n_cells, model.config.bottleneck, options.layout)
-        writer = Writer(out, rows.schema, plan, cells=rows.cells, attributes=describe_model(model))
-        counts = Counter[Status]()
-        batches = (
-            gather(some, genome, frame, peaks) for some in batched(records, options.batch_size)
+    scan = vcf.scan(source, region=options.region)
+    if aliases := genome.check_contigs(scan.contigs, scan.name):
+        log.info(aliases)
+    table = Table(scan, genome, cells_of(model), has_peaks=peaks is not None)
+    plan = Plan(
+        scan.n_rows,
+        model.config.n_cells,
+        model.config.bottleneck,
+        options.layout,
+        options.dense_precision,
+    )
+    encoder = Encoder(
+        table.schema,
+        plan,
+        cells=table.cells,
+        uns=contigs_of(genome),
+        attributes=describe_model(model)
+        | {
+            "variants": {"path": scan.name, "sha256": scan.sha256, "rows": scan.n_rows},
+            "genome": {"path": str(genome.path)},
+            "options": options.recorded(),
+        },
+    )
+
+    def rows(ranges: Sequence[range]) -> Generator[Rows]:
+        counts, numbers, sample = Counter[Status](), chain.from_iterable(ranges), sampled_rows(scan)
+        records = vcf.read(
+            source, genome, ref_mismatch=options.ref_mismatch, region=options.region, rows=ranges
         )
-        with (
-            progress_bar(scan.n_rows, " variants", show=options.progress) as advance,
-            in_background(lambda batch, ref, delta: rows.write(writer, batch, ref, delta)) as write,
-        ):
-            for batch in prefetch(batches):
-                ref, delta = scorer(batch, checked_rows(counts.total(), len(batch.records), scan))
+        batches = (
+            gather(some, genome, frame, peaks)
+            for some in batched_by_shard(records, ranges, options.batch_size)
+        )
+        with closing(prefetch(batches)) as ready:
+            for batch in ready:
+                own = list(islice(numbers, len(batch.records)))
+                ref, delta = scorer(batch, np.flatnonzero(np.isin(own, sample)))
+                checks[own[0] // plan.shard_rows] += scorer.checked
                 mark_failed(batch, ref, delta)
                 counts.update(record.status for record in batch.records)
-                check_mismatches(counts, scan, genome)
-                write(batch, ref, delta)
-                advance(len(batch.records))
-        log.info("self-check: %s", scorer.checked)
-        writer.finish(
-            {
-                "variants": {"path": scan.name, "sha256": scan.sha256, "rows": scan.n_rows},
-                "genome": describe_genome(writer, genome),
-                "options": options.recorded()
-                | {"device": str(scorer.device), "precision": precision},
-                "self_check": scorer.checked.summary(),
-                "counts": {status.name: counts[status] for status in Status},
-            }
-        )
-    return open_scores(out)
+                stop_early(counts, scan, genome)
+                factors = {"delta_bottleneck": delta, "ref_bottleneck": ref}
+                yield table(batch, delta), factors
+
+    def facts(shard: int) -> dict[str, Any]:
+        checked = checks.pop(shard).sums()
+        return {"contig_md5": genome.md5s, "device": str(device), "self_check": checked}
+
+    return Job(
+        encoder,
+        fingerprint_model(model)
+        | {"variants": scan.sha256}
+        | fingerprint_genome(genome)
+        | options.recorded()
+        | {"peaks": fingerprint_file(options.peaks) if options.peaks else None},
+        rows,
+        facts,
+    )
 
 
-class Rows:
+class Table:
     """Turns scored batches into rows of the store.
 
     Args:
@@ -144,17 +219,12 @@ class Rows:
         nothing = Batch([], np.empty(0, np.int64), np.empty(0, np.float32), [], None, [])
         self.schema = Schema(
             kind="score",
-            obs=self.table(nothing, np.empty((0, width), np.float32)),
+            obs=self(nothing, np.empty((0, width), np.float32)),
             factors=("delta_bottleneck", "ref_bottleneck"),
             has_intercept=False,
         )
 
-    def write(self, writer: Writer, batch: Batch, ref: Floats, delta: Floats) -> None:
-        """Append a scored batch."""
-        factors = {"delta_bottleneck": delta, "ref_bottleneck": ref}
-        writer.append(self.table(batch, delta), factors)
-
-    def table(self, batch: Batch, delta: Floats) -> pd.DataFrame:
+    def __call__(self, batch: Batch, delta: Floats) -> pd.DataFrame:
         """Describe the rows of a batch; the mean and SD over cells need no cell."""
         records = batch.records
         names = [f"{r.chrom}:{r.pos}:{r.ref}:{r.alt}" for r in records]
@@ -183,14 +253,10 @@ class Rows:
         return pd.DataFrame(columns, index=index)
 
 
-def checked_rows(first: int, n_rows: int, scan: vcf.Scan) -> NDArray[np.int64]:
-    """Give those of some rows, counted from the first of them, that every run checks.
-
-    The sample is the same for the same file, however its rows are cut into batches.
-    """
+def sampled_rows(scan: vcf.Scan) -> NDArray[np.int64]:
+    """Choose the rows that every run checks: the same for the same file, whoever scores them."""
     rng = np.random.default_rng(int(scan.sha256[:16], 16))
-    rows = rng.choice(scan.n_rows, size=min(SELF_CHECKS, scan.n_rows), replace=False) - first
-    return rows[(rows >= 0) & (rows < n_rows)]
+    return rng.choice(scan.n_rows, size=min(SELF_CHECKS, scan.n_rows), replace=False)
 
 
 def mark_failed(batch: Batch, ref: Floats, delta: Floats) -> None:
@@ -201,7 +267,7 @@ def mark_failed(batch: Batch, ref: Floats, delta: Floats) -> None:
             batch.records[row] = replace(batch.records[row], status=Status.FAILED)
 
 
-def check_mismatches(counts: Counter[Status], scan: vcf.Scan, genome: Genome) -> None:
+def stop_early(counts: Counter[Status], scan: vcf.Scan, genome: Genome) -> None:
     """Stop a run whose genome is not the one that the variants were called on.
 
     Raises:

@@ -2,54 +2,52 @@
 
 A row is described completely by the few bottleneck numbers of `obsm`, since the head is linear:
 `X = obsm @ varm["cell_weight"].T` (plus the intercept where X are logits and not deltas). The
-layout `dense` writes X out for tools that want it; `factored` leaves it out. Rows are written one
-whole shard at a time, and `status` in the root's attributes becomes `complete` last.
+layout `dense` writes X out for tools that want it; `factored` leaves it out. Files are made in
+memory, one whole shard at a time; `progress` brings them to the disk.
 """
 
-import errno
-import json
 import logging
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.core.buffer.cpu import Buffer as MemoryBuffer
+from zarr.storage import MemoryStore
 
+from scbasset_ism.agreement import SelfCheck
 from scbasset_ism.errors import StoreError
+from scbasset_ism.frames import (
+    RAW,
+    SHUFFLED,
+    Floats,
+    array_of,
+    create_frame,
+    encode_columns,
+    float_options,
+    tag,
+    write_array,
+    write_frame,
+)
+from scbasset_ism.progress import ROOT, Manifest, Progress, seals
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 Layout = Literal["dense", "factored"]
-Floats = NDArray[np.float32]
-ZarrArray = zarr.Array[Any]
+Precision = Literal["float32", "bitround"]
 
 SHARD_ROWS = {"dense": 8192, "factored": 16384}
 CHUNK_ROWS = 1024
 CELL_BLOCK = 256
+BITS_KEPT = 10  # of the 23 of a float32's mantissa, with `bitround`
 MAX_SHARD_BYTES = 128 * 2**20
 ROW_TEXT_BYTES = 64  # measured on 1000 Genomes sites: what the text columns of a row take
-
-# Without a checksum in the innermost codec a flipped bit is read as a number.
-_PACKED = [ZstdCodec(level=1), Crc32cCodec()]
-_RAW = [Crc32cCodec()]
-_SHUFFLED = [BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec()]
-_ANNDATA = {
-    "anndata": "0.1.0",
-    "dict": "0.1.0",
-    "dataframe": "0.2.0",
-    "array": "0.2.0",
-    "string-array": "0.2.0",
-    "categorical": "0.2.0",
-}
 
 
 @dataclass(frozen=True)
@@ -98,12 +96,14 @@ class Plan:
         n_cells: Columns of X.
         bottleneck: Numbers per row and factor.
         layout: `dense` holds X.
+        dense_precision: Of X: all bits, or those that matter, which take half the bytes.
     """
 
     n_rows: int
     n_cells: int
     bottleneck: int
     layout: Layout
+    dense_precision: Precision = "float32"
 
     @property
     def shard_rows(self) -> int:
@@ -114,6 +114,10 @@ class Plan:
                 rows //= 2
         return rows
 
+    def rows(self, shard: int) -> range:
+        """Rows of a shard."""
+        return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.n_rows))
+
     @property
     def n_shards(self) -> int:
         """Shards of the store, the last one perhaps not full."""
@@ -123,286 +127,301 @@ class Plan:
         """Estimate the size of the store in either layout, in bytes."""
         factored = self.n_rows * (4 * n_factors * self.bottleneck + ROW_TEXT_BYTES)
         factored += self.n_cells * (4 * self.bottleneck + ROW_TEXT_BYTES)
-        return {"factored": factored, "dense": factored + 4 * self.n_rows * self.n_cells}
+        bits = 32 if self.dense_precision == "float32" else 9 + BITS_KEPT
+        return {"factored": factored, "dense": factored + bits * self.n_rows * self.n_cells // 8}
 
 
-class Writer:
-    """Writes rows, in order, one whole shard at a time.
+class Encoder:
+    """Makes the files of a store, in memory.
 
     Args:
-        path: A directory that does not exist yet.
         schema: What a row is.
         plan: How many rows, and the layout.
         cells: The head of the model.
+        uns: One-dimensional arrays below `uns`, by dimension and name.
         attributes: Written at the root (JSON).
-
-    Raises:
-        StoreError: The path can't be written, or the disk has no room for the store.
     """
 
     def __init__(
-        self, path: Path, schema: Schema, plan: Plan, *, cells: Cells, attributes: dict[str, Any]
+        self,
+        schema: Schema,
+        plan: Plan,
+        *,
+        cells: Cells,
+        uns: Mapping[tuple[str, str], NDArray[Any]],
+        attributes: Mapping[str, Any],
     ) -> None:
-        self.path, self.schema, self.plan, self.cells = path, schema, plan, cells
-        self._pending: list[tuple[pd.DataFrame, dict[str, Floats]]] = []
-        self._next_shard = 0
-        check_room(path, schema, plan)
-        with _sentences(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.root = zarr.open_group(path, mode="w-", zarr_format=3)
-            _tag(self.root, "anndata")
-            self.root.attrs.update(
-                attributes
-                | {
-                    "format_version": FORMAT_VERSION,
-                    "kind": schema.kind,
-                    "layout": plan.layout,
-                    "status": "writing",
-                }
-            )
-            self._create()
+        self.schema, self.plan, self._cells = schema, plan, cells
+        self._files: MutableMapping[str, Buffer] = {}
+        self._root = zarr.open_group(MemoryStore(self._files), mode="w", zarr_format=3)
+        tag(self._root, "anndata")
+        own: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "kind": schema.kind,
+            "layout": plan.layout,
+        }
+        self._root.attrs.update(dict(attributes) | own | {"status": "writing"})
+        for name in ("layers", "obsp", "varp", "uns", "obsm", "varm"):
+            tag(self._root.create_group(name), "dict")
+        self._create_rows()
+        table = cells.table.assign(intercept=cells.intercept)
+        write_frame(self._root, "var", table.rename_axis("cell_id"), dim="cells")
+        write_array(self._root, "varm/cell_weight", cells.weight, dims=("cells", "bottleneck"))
+        for (dim, name), values in uns.items():
+            write_array(self._root, f"uns/{name}", values, dims=(dim,))
+        self.skeleton = {name: buffer.to_bytes() for name, buffer in self._files.items()}
 
-    def append(self, obs: pd.DataFrame, factors: Mapping[str, Floats]) -> None:
-        """Add rows; whole shards go to the disk.
+    def manifest(self, fingerprint: Mapping[str, Any]) -> Manifest:
+        """Say which run writes the store; the fingerprint gets what the layout depends on."""
+        whole = {
+            "command": self.schema.kind,
+            "format_version": FORMAT_VERSION,
+            "layout": self.plan.layout,
+            "rows": self.plan.n_rows,
+            "rows of a shard": self.plan.shard_rows,
+            **fingerprint,
+        }
+        static = {name: content for name, content in self.skeleton.items() if name != ROOT}
+        return Manifest(whole, self.plan.n_shards, seals(static), facts_of(self.schema.obs))
+
+    def shard(
+        self, shard: int, obs: pd.DataFrame, factors: Mapping[str, Floats]
+    ) -> dict[str, bytes]:
+        """Make all files of a shard.
 
         Args:
+            shard: Its number.
             obs: (rows) with the schema's columns.
             factors: (rows, bottleneck) float32 by name; NaN where a row has no score.
-        """
-        self._pending.append((obs, dict(factors)))
-        while sum(len(obs) for obs, _ in self._pending) >= self.plan.shard_rows:
-            self._flush(self.plan.shard_rows)
-
-    def finish(self, attributes: dict[str, Any]) -> None:
-        """Write the last shard and mark the store complete.
 
         Raises:
-            StoreError: Fewer or more rows came than were planned.
+            StoreError: The rows are not those of the shard.
         """
-        remaining = sum(len(obs) for obs, _ in self._pending)
-        written = self._next_shard * self.plan.shard_rows + remaining
-        if written != self.plan.n_rows:
-            raise StoreError(
-                f"{self.path}: {written:,} rows came where {self.plan.n_rows:,} were counted; "
-                "did the input change during the run?"
-            )
-        if remaining:
-            self._flush(remaining)
-        with _sentences(self.path):
-            self.root.attrs.update(attributes | {"status": "complete"})
-            consolidate(self.path)
-
-    def write_uns(self, name: str, values: NDArray[Any], dim: str) -> None:
-        """Write a one-dimensional array below `uns`."""
-        with _sentences(self.path):
-            write_array(self.root, f"uns/{name}", values, dims=(dim,))
-
-    def write_shard(self, shard: int, obs: pd.DataFrame, factors: Mapping[str, Floats]) -> None:
-        """Write all arrays of one shard.
-
-        Raises:
-            StoreError: The rows are not those of the shard, or the disk is full.
-        """
-        start = shard * self.plan.shard_rows
-        stop = min(start + self.plan.shard_rows, self.plan.n_rows)
+        rows = self.plan.rows(shard)
         values = {
             f"obs/{name}": column for name, column in encode_columns(obs, self.schema.obs).items()
         }
         values |= {f"obsm/{name}": factors[name] for name in self.schema.factors}
         if self.plan.layout == "dense":
             first = factors[self.schema.factors[0]]
-            values["X"] = self.schema.expand(first, self.cells.weight, self.cells.intercept)
-        with _sentences(self.path):
-            for name, array in values.items():
-                target = array_of(self.root, name)
-                if array.shape != (stop - start, *target.shape[1:]):  # zarr would cut in silence
-                    raise StoreError(
-                        f"{self.path}: {name} has shape {array.shape} for rows {start}-{stop}"
-                    )
-                target[start:stop] = array
+            values["X"] = self.schema.expand(first, self._cells.weight, self._cells.intercept)
+            if self.plan.dense_precision == "bitround":
+                values["X"] = bitround(values["X"])
+        for name, array in values.items():
+            target = array_of(self._root, name)
+            if array.shape != (len(rows), *target.shape[1:]):  # zarr would cut in silence
+                raise StoreError(
+                    f"{name} has shape {array.shape} for rows {rows.start}-{rows.stop}"
+                )
+            target[rows.start : rows.stop] = array
+        made = [name for name in self._files if name not in self.skeleton]
+        return {name: self._files.pop(name).to_bytes() for name in made}
 
-    def _flush(self, n_rows: int) -> None:
-        """Write the first pending rows as the next shard; keep the others."""
-        obs = pd.concat([obs for obs, _ in self._pending])
-        factors = {
-            name: np.concatenate([factors[name] for _, factors in self._pending])
-            for name in self.schema.factors
-        }
-        head = {name: values[:n_rows] for name, values in factors.items()}
-        self.write_shard(self._next_shard, obs.iloc[:n_rows], head)
-        self._next_shard += 1
-        tail = {name: values[n_rows:] for name, values in factors.items()}
-        self._pending = [(obs.iloc[n_rows:], tail)]
-
-    def _create(self) -> None:
-        """Create every array; those of the rows are filled shard by shard."""
-        for name in ("layers", "obsp", "varp", "uns", "obsm", "varm"):
-            _tag(self.root.create_group(name), "dict")
+    def _create_rows(self) -> None:
+        """Create the arrays of the rows; they are filled shard by shard."""
         rows, shard = self.plan.n_rows, self.plan.shard_rows
-        create_frame(self.root, "obs", self.schema.obs, rows=rows, chunk=shard, dim="variants")
+        create_frame(self._root, "obs", self.schema.obs, rows=rows, chunk=shard, dim="variants")
         chunk = min(CHUNK_ROWS, shard)
         for name in self.schema.factors:
-            self.root.create_array(
+            self._root.create_array(
                 f"obsm/{name}",
                 shape=(rows, self.plan.bottleneck),
                 dtype="float32",
                 chunks=(chunk, self.plan.bottleneck),
                 shards=(shard, self.plan.bottleneck),
-                compressors=_RAW,
-                **_float_options("variants", "bottleneck"),
+                compressors=RAW,
+                **float_options("variants", "bottleneck"),
             )
         if self.plan.layout == "dense":
             block = min(CELL_BLOCK, self.plan.n_cells)
-            self.root.create_array(
+            self._root.create_array(
                 "X",
                 shape=(rows, self.plan.n_cells),
                 dtype="float32",
                 chunks=(chunk, block),
                 shards=(shard, -(-self.plan.n_cells // block) * block),
-                compressors=_SHUFFLED,
-                **_float_options("variants", "cells"),
+                compressors=SHUFFLED,
+                **float_options("variants", "cells"),
             )
-        table = self.cells.table.assign(intercept=self.cells.intercept)
-        write_frame(self.root, "var", table.rename_axis("cell_id"), dim="cells")
-        write_array(self.root, "varm/cell_weight", self.cells.weight, dims=("cells", "bottleneck"))
 
 
-def write_array(root: zarr.Group, name: str, values: NDArray[Any], dims: tuple[str, ...]) -> None:
-    """Write an array in one piece, with its checksum and the names of its dimensions."""
-    is_text = values.dtype.kind in "OUT"
-    array = root.create_array(
-        name,
-        shape=values.shape,
-        dtype="string" if is_text else values.dtype,
-        chunks=tuple(max(1, size) for size in values.shape),
-        compressors=_PACKED,
-        dimension_names=dims,
-        attributes=_encoding("string-array" if is_text else "array"),
-        config={"write_empty_chunks": True},
-    )
-    if values.size:
-        array[:] = values.astype(object) if is_text else values
+class Writer:
+    """Writes rows, in order, one whole shard at a time.
+
+    Args:
+        encoder: Makes the files.
+        progress: Of a store that has begun.
+        shards: Which shards the rows are of, ascending.
+        facts: What is to be known of a shard that was just made, besides its statuses; JSON.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        progress: Progress,
+        shards: Sequence[int],
+        facts: Callable[[int], dict[str, Any]],
+    ) -> None:
+        self._encoder, self._progress, self._facts = encoder, progress, facts
+        self._shards = list(reversed(shards))
+        self._pending: list[tuple[pd.DataFrame, Mapping[str, Floats]]] = []
+
+    def append(self, obs: pd.DataFrame, factors: Mapping[str, Floats]) -> None:
+        """Add rows of one shard; when it is whole it goes to the disk.
+
+        Args:
+            obs: (rows) with the schema's columns.
+            factors: (rows, bottleneck) float32 by name; NaN where a row has no score.
+        """
+        self._pending.append((obs, factors))
+        if sum(len(obs) for obs, _ in self._pending) < len(self._rows()):
+            return
+        tables, numbers = zip(*self._pending, strict=True)
+        self._pending = []
+        whole = pd.concat(tables)
+        arrays = {name: np.concatenate([n[name] for n in numbers]) for name in factors}
+        shard = self._shards[-1]
+        files = self._encoder.shard(shard, whole, arrays)
+        self._progress.write(shard, files, facts_of(whole) | self._facts(shard))
+        self._shards.pop()
+
+    def close(self) -> None:
+        """Make sure that all shards are written.
+
+        Raises:
+            StoreError: Fewer rows came than were counted.
+        """
+        if self._shards:
+            pending = sum(len(obs) for obs, _ in self._pending)
+            raise StoreError(
+                f"{self._progress.store}: the input ended at row {self._rows().start + pending:,} "
+                f"where {self._encoder.plan.n_rows:,} were counted; did it change during the run?"
+            )
+
+    def _rows(self) -> range:
+        """Rows of the shard that is next."""
+        return self._encoder.plan.rows(self._shards[-1]) if self._shards else range(0)
 
 
-def create_frame(
-    root: zarr.Group, name: str, template: pd.DataFrame, *, rows: int, chunk: int, dim: str
-) -> None:
-    """Create the arrays of a data frame with the columns of the template."""
-    group = root.create_group(name)
-    _tag(group, "dataframe", **{"column-order": list(template), "_index": template.index.name})
-    for column, values in _with_index(template).items():
-        attributes = _encoding("array")
-        target, dtype = str(column), str(values.dtype)
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            _tag(group.create_group(target), "categorical", ordered=False)
-            categories = np.asarray(values.dtype.categories, dtype=object)
-            write_array(group, f"{target}/categories", categories, dims=(f"{column}_categories",))
-            target, dtype = f"{target}/codes", "int32"
-        elif not is_numeric(values):
-            attributes, dtype = _encoding("string-array"), "string"
-        group.create_array(
-            target,
-            shape=(rows,),
-            dtype=dtype,
-            chunks=(max(1, chunk),),
-            compressors=_PACKED,
-            dimension_names=(dim,),
-            attributes=attributes,
-            config={"write_empty_chunks": True},
-        )
+def bitround(values: Floats) -> Floats:
+    """Keep the leading bits of each mantissa, rounded to nearest, ties to even.
+
+    The numbers stay float32, so whatever reads them needs no codec for it; the zero bits cost next
+    to nothing once they are compressed.
+    """
+    dropped = 23 - BITS_KEPT
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    half = ((bits >> dropped) & 1) + np.uint32((1 << (dropped - 1)) - 1)
+    rounded = (bits + half) >> dropped << dropped
+    return np.where(np.isfinite(values), rounded.view(np.float32), values)
 
 
-def write_frame(root: zarr.Group, name: str, frame: pd.DataFrame, dim: str) -> None:
-    """Write a whole data frame in one chunk a column."""
-    create_frame(root, name, frame, rows=len(frame), chunk=len(frame), dim=dim)
-    for column, values in encode_columns(frame, frame).items():
-        if len(values):
-            array_of(root, f"{name}/{column}")[:] = values
+def facts_of(obs: pd.DataFrame) -> dict[str, Any]:
+    """Count the statuses of a table of rows."""
+    return {"counts": obs["status"].value_counts(sort=False).to_dict() if "status" in obs else {}}
 
 
-def encode_columns(frame: pd.DataFrame, template: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """Give the arrays of a frame's index and columns: categories as codes, missing text empty."""
-    if list(frame) != list(template) or frame.index.name != template.index.name:
-        raise StoreError(f"the columns {list(frame)} are not the store's {list(template)}")
-    arrays: dict[str, NDArray[Any]] = {}
-    columns = _with_index(frame)
-    for name, like in _with_index(template).items():
-        values = columns[name]
-        if isinstance(like.dtype, pd.CategoricalDtype):
-            arrays[f"{name}/codes"] = values.astype(like.dtype).cat.codes.to_numpy(np.int32)
-        elif is_numeric(like):
-            arrays[str(name)] = values.to_numpy(dtype=str(like.dtype))
-        else:
-            arrays[str(name)] = values.astype(object).where(values.notna(), "").map(str).to_numpy()
-    return arrays
+def try_to_finish(progress: Progress, check: Callable[[dict[str, Any]], None]) -> list[int]:
+    """Check all files of a store and mark it complete, if nothing is missing.
 
+    Args:
+        progress: Of a store that has begun.
+        check: Raises where the store, by its final attributes, must not be finished.
 
-def is_numeric(values: pd.Series) -> bool:
-    """Whether a column holds numbers or booleans, and not text."""
-    return isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf"
-
-
-def array_of(group: zarr.Group, name: str) -> ZarrArray:
-    """Give an array of a group by its path."""
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise StoreError(f"{group.store_path}: {name} is no array")
-    return array
-
-
-def values_of(group: zarr.Group, name: str) -> NDArray[Any]:
-    """Read a whole array; text comes as objects."""
-    values = np.asarray(array_of(group, name)[:])
-    return values.astype(object) if values.dtype.kind in "OUT" else values
-
-
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Make way for a new store.
+    Returns:
+        The shards that are missing, so that the store is still unfinished; else nothing.
 
     Raises:
-        StoreError: Something lies at the path, and it may not or must not be replaced.
+        StoreError: A process is writing, or a file that is not of a shard is damaged.
     """
-    if not path.exists():
-        return
-    if not overwrite:
-        raise StoreError(f"{path} exists: choose another output, or replace it with --overwrite")
-    if not is_store(path):
-        raise StoreError(f"{path} is not one of our stores, so --overwrite leaves it alone")
-    with _sentences(path):
-        shutil.rmtree(path)
+    with progress.finishing():
+        missing, manifest = progress.check(), progress.manifest()
+        if missing or manifest is None:
+            return missing
+        names = [name for name in (ROOT, *manifest.files) if name.endswith(ROOT)]
+        contents = {name: progress.store.read(name) or b"" for name in names}
+        files: MutableMapping[str, Buffer] = {
+            name: MemoryBuffer.from_bytes(content) for name, content in contents.items()
+        }
+        memory = MemoryStore(files)
+        root = zarr.open_group(memory, mode="r+")
+        attributes = _final_attributes(dict(root.attrs), progress.facts())
+        check(attributes)
+        root.attrs.update(attributes | {"fingerprint": manifest.fingerprint, "status": "complete"})
+        with warnings.catch_warnings():  # zarr warns that version 3 has not yet standardised this
+            warnings.simplefilter("ignore")
+            zarr.consolidate_metadata(memory)
+        progress.finish(files[ROOT].to_bytes())
+    return []
 
 
-def is_store(path: Path) -> bool:
-    """Whether a directory holds a store of this package, finished or not."""
-    try:
-        metadata = json.loads((path / "zarr.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return "format_version" in metadata.get("attributes", {})
+def _final_attributes(
+    attributes: dict[str, Any], facts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Add up what the shards say: statuses, contigs and devices."""
+    counts: dict[str, int] = {}
+    for one in facts:
+        for status, count in one["counts"].items():
+            counts[status] = counts.get(status, 0) + count
+    md5s: dict[str, str] = {}
+    for one in facts:
+        for contig, md5 in one.get("contig_md5", {}).items():
+            if md5s.setdefault(contig, md5) != md5:
+                raise StoreError(
+                    f"contig {contig} of the genome changed during the run: its MD5 was "
+                    f"{md5s[contig]} and then {md5}; start anew with --overwrite"
+                )
+    final = attributes | {"counts": counts}
+    if "genome" in attributes:
+        final["genome"] = attributes["genome"] | {"contig_md5": dict(sorted(md5s.items()))}
+    checks = [SelfCheck(**one["self_check"]) for one in facts if "self_check" in one]
+    if checks:
+        checked = sum(checks, SelfCheck())
+        checked.require(attributes["options"]["precision"])
+        log.info("self-check: %s", checked)
+        final["self_check"] = checked.summary()
+    if devices := sorted({one["device"] for one in facts if "device" in one}):
+        final["options"] = attributes["options"] | {"device": ", ".join(devices)}
+    return final
 
 
-def check_room(path: Path, schema: Schema, plan: Plan) -> None:
-    """Say how large the store will be; raise StoreError where the disk can't hold it."""
-    folder = next(parent for parent in path.resolve().parents if parent.exists())
-    free = shutil.disk_usage(folder).free
-    sizes = plan.bytes(len(schema.factors))
+def check_room(progress: Progress, schema: Schema, plan: Plan, *, overwrite: bool) -> None:
+    """Say how large the store will be, and refuse what the disk can't hold.
+
+    Args:
+        progress: Of a store that has begun, or not yet.
+        schema: What a row is.
+        plan: How many rows, and the layout.
+        overwrite: What lies there makes room.
+
+    Raises:
+        StoreError: There is no room.
+    """
+    place, sizes = progress.store, plan.bytes(len(schema.factors))
+    free, needed, told = place.free(), float(sizes[plan.layout]), ""
+    if free is not None and overwrite:
+        free += sum(place.sizes().values())
+    elif progress.manifest() is not None:
+        share = len(progress.missing()) / max(1, plan.n_shards)
+        needed, told = needed * share, f" of which {share:.0%} are still to be done"
     log.info(
-        "store: %s, %s rows, %s (dense %s, factored %s), %s free",
-        path,
+        "store: %s, %s rows%s, %s (dense %s, factored %s)%s",
+        place,
         f"{plan.n_rows:,}",
+        told,
         plan.layout,
         size_text(sizes["dense"]),
         size_text(sizes["factored"]),
-        size_text(free),
+        "" if free is None else f", {size_text(free)} free",
     )
-    if sizes[plan.layout] <= free:
+    if free is None or needed <= free:
         return
     alternative = ""
-    if plan.layout == "dense" and sizes["factored"] <= free:
+    if plan.layout == "dense" and sizes["factored"] <= free and not told:
         alternative = f", or take --layout factored, which needs {size_text(sizes['factored'])}"
     raise StoreError(
-        f"{path}: the store needs {size_text(sizes[plan.layout])} and {folder} has "
-        f"{size_text(free)} free: choose another disk{alternative}"
+        f"{place}: the store needs {size_text(needed)} and the disk has {size_text(free)} free: "
+        f"choose another disk{alternative}"
     )
 
 
@@ -417,44 +436,3 @@ def size_text(n_bytes: float) -> str:
             return f"{n_bytes:,.0f} bytes" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:,.1f} TB"
-
-
-def consolidate(path: Path) -> None:
-    """Collect all metadata at the root, which is one read on an object store."""
-    with warnings.catch_warnings():  # zarr warns that version 3 has not yet standardised this
-        warnings.simplefilter("ignore")
-        zarr.consolidate_metadata(path)
-
-
-@contextmanager
-def _sentences(path: Path) -> Iterator[None]:
-    """Turn what the operating system says into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StoreError(
-                f"{path}: the disk is full; make room, then run again with --overwrite"
-            ) from error
-        raise StoreError(f"{path} can't be written: {error.strerror or error}") from error
-
-
-def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.reset_index()
-
-
-def _encoding(kind: str) -> dict[str, Any]:
-    return {"encoding-type": kind, "encoding-version": _ANNDATA[kind]}
-
-
-def _tag(group: zarr.Group, kind: str, **attributes: Any) -> None:
-    group.attrs.update(_encoding(kind) | attributes)
-
-
-def _float_options(*dims: str) -> dict[str, Any]:
-    return {
-        "fill_value": np.nan,
-        "dimension_names": dims,
-        "attributes": _encoding("array"),
-        "config": {"write_empty_chunks": True},
-    }

@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import pysam
 from scbasset_ism.errors import ReferenceMismatchError, VariantError
 from scbasset_ism.genome import Genome, bare_name, is_bgzip, is_cut_short, is_gzip, quiet_htslib
 from scbasset_ism.regions import Region
+from scbasset_ism.streams import pick
 from scbasset_ism.variants import MAX_ALLELE, Status, Variant, is_acgt, normalize
 
 Source = str | Path | Sequence[Variant]
@@ -145,6 +146,7 @@ def read(
     *,
     ref_mismatch: OnMismatch = "skip",
     region: str | None = None,
+    rows: Iterable[range] | None = None,
 ) -> Iterator[Record]:
     """Give one Record per ALT, in the order of the file.
 
@@ -157,17 +159,22 @@ def read(
         ref_mismatch: What to do where the genome has other bases than REF: leave the row without
             a score, swap the alleles if the genome has ALT (else skip), or raise.
         region: `chrom:first-last`, 1-based inclusive; only the records that overlap it.
+        rows: Which of these rows, as ascending ranges; all by default.
 
     Raises:
         VariantError: The file can't be read to its end.
         ReferenceMismatchError: The genome has other bases, and that shall be an error.
     """
-    for i, line in enumerate(_lines(source, region)):
-        for alt_index, alt in enumerate(line.alts, start=1):
-            variant, status, sign = _judge(line, alt, genome, ref_mismatch)
-            yield Record(
-                i, alt_index, line.chrom, line.pos, line.id, line.ref, alt, variant, status, sign
-            )
+    alleles = (
+        (i, line, alt_index, alt)
+        for i, line in enumerate(_lines(source, region))
+        for alt_index, alt in enumerate(line.alts, start=1)
+    )
+    for i, line, alt_index, alt in alleles if rows is None else pick(alleles, rows):
+        variant, status, sign = _judge(line, alt, genome, ref_mismatch)
+        yield Record(
+            i, alt_index, line.chrom, line.pos, line.id, line.ref, alt, variant, status, sign
+        )
 
 
 def _judge(

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from conftest import random_dna, write_fasta, write_vcf
+from fake_job import contents
 
+from scbasset_ism import store
 from scbasset_ism.checkpoint import save_checkpoint
 from scbasset_ism.cli import main
 from scbasset_ism.model import Scbasset
@@ -119,6 +121,7 @@ class TestScore:
         options = open_scores(folder / "o.zarr").attributes["options"]
         assert options == {
             "layout": "factored",
+            "dense_precision": "float32",
             "rc": True,
             "shifts": 2,
             "batch_size": 7,
@@ -142,6 +145,40 @@ class TestScore:
         sentence = fails(run("score", "v.vcf", "--cells", "cells.tsv", "--overwrite"))
         assert "2" in sentence
         assert "5" in sentence
+
+    def test_parts_then_finalize(
+        self, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store, "SHARD_ROWS", {"dense": 2, "factored": 2})
+        assert run("score", "v.vcf", "-o", "whole.zarr", "--batch-size", "3").exit_code == 0
+        arguments = ("score", "v.vcf", "-o", "s.zarr", "--batch-size", "3")
+        second = run(*arguments, "--part", "2/2")
+        assert second.exit_code == 0, second.output
+        assert "finalize it when all parts are" in second.output
+        assert "shards 0 of 2 are missing" in fails(run("finalize", "s.zarr"))
+        assert run(*arguments, "--part", "1/2").exit_code == 0
+        assert "s.zarr is complete" in run("finalize", "s.zarr").output
+        assert contents(folder / "s.zarr") == contents(folder / "whole.zarr")
+        fails(run(*arguments, "--part", "1/2", "--overwrite"), code=2)
+        assert "no part" in fails(run(*arguments, "--part", "3/2"))
+        assert "not begun" in fails(run("finalize", "absent.zarr"))
+
+    def test_another_run_is_refused(
+        self, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert run("score", "v.vcf", "--part", "1/2").exit_code == 0
+        sentence = fails(run("score", "v.vcf", "--rc"))
+        assert "v.zarr was begun by another run: rc was False and is True" in sentence
+        assert run("score", "v.vcf").exit_code == 0
+        assert not (folder / "v.zarr.progress").exists()
+
+    @pytest.mark.parametrize("command", ["score v.vcf", "predict r.bed"])
+    def test_workers(self, run: Run, folder: Path, command: str) -> None:
+        (folder / "r.bed").write_text("1\t1000\t1400\n")
+        assert run(*command.split(), "-o", "one.zarr", "--device", "cpu").exit_code == 0
+        two = run(*command.split(), "-o", "two.zarr", "--devices", "cpu,cpu")
+        assert two.exit_code == 0, two.output
+        assert contents(folder / "two.zarr") == contents(folder / "one.zarr")
 
     def test_existing_output(self, run: Run) -> None:
         assert run("score", "v.vcf").exit_code == 0
@@ -242,6 +279,21 @@ class TestPredict:
         assert "has 8 bases and the model reads 1,344" in fails(
             run("predict", "ACGTACGT", "-o", "o.zarr")
         )
+
+
+def test_verify(run: Run, folder: Path) -> None:
+    run("score", "v.vcf")
+    sound = run("verify", "v.zarr")
+    assert sound.exit_code == 0, sound.output
+    assert "2 rows scored again" in sound.output
+    chunk = folder / "v.zarr/X/c/0/0"
+    damaged = bytearray(chunk.read_bytes())
+    damaged[5] ^= 1
+    chunk.write_bytes(damaged)
+    assert "v.zarr is damaged: 1 problems" in fails(run("verify", "v.zarr"))
+    (folder / "r.bed").write_text("1\t1000\t1400\n")
+    run("predict", "r.bed")
+    assert run("verify", "r.zarr").exit_code == 0
 
 
 class TestInspectAndConvert:

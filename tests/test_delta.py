@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import TINY_CONFIG
 
+from scbasset_ism.agreement import SelfCheck
 from scbasset_ism.delta import (
     Deltas,
     Edits,
@@ -16,7 +17,7 @@ from scbasset_ism.delta import (
 from scbasset_ism.errors import SelfCheckError
 from scbasset_ism.model import Config, Scbasset, one_hot
 from scbasset_ism.reference_pass import true_float32
-from scbasset_ism.self_check import SelfCheck, self_check
+from scbasset_ism.self_check import self_check
 
 
 @pytest.fixture

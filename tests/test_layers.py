@@ -13,24 +13,28 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 # From the top down; a module imports from rows below its own, or from its own row.
 ROWS = [
     {"cli"},
-    {"scoring", "prediction"},
+    {"scoring", "prediction", "verification"},
+    {"runs"},
     {"device", "provenance"},
     {"pipeline", "reader", "views", "windows", "checkpoint"},
-    {"vcf", "delta", "reference_pass", "self_check", "spans", "store", "folder", "keras"},
-    {"weights", "cells", "regions"},
-    {"genome", "model", "variants"},
-    {"bases"},
+    {"vcf", "self_check", "store", "folder", "keras"},
+    {"weights", "cells", "regions", "progress", "workers", "delta"},
+    {"genome", "reference_pass", "variants", "frames", "locks", "spans"},
+    {"model", "agreement"},
+    {"bases", "places", "streams"},
     {"errors"},
 ]
 HOMES = {
     "click": {"cli"},
+    "fcntl": {"locks"},
+    "fsspec": {"places"},
     "h5py": {"keras"},
     "huggingface_hub": {"checkpoint"},
     "pyarrow": {"vcf"},
     "pysam": {"genome", "vcf"},
     "safetensors": {"checkpoint", "folder", "weights"},
     "tqdm": {"pipeline"},
-    "zarr": {"store", "reader"},
+    "zarr": {"frames", "store"},
 }
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from scbasset_ism.pipeline import DEPTH, batched, in_background, prefetch
+from scbasset_ism.pipeline import DEPTH, in_background, prefetch
+from scbasset_ism.streams import batched
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 8])

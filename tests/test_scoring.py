@@ -23,7 +23,7 @@ from scbasset_ism.errors import (
 )
 from scbasset_ism.genome import Genome
 from scbasset_ism.model import Scbasset, one_hot
-from scbasset_ism.scoring import ScoreOptions, checked_rows, score_variants
+from scbasset_ism.scoring import ScoreOptions, sampled_rows, score_variants
 from scbasset_ism.variants import Variant
 from scbasset_ism.vcf import Scan
 
@@ -406,10 +406,11 @@ class TestSelfCheck:
         with pytest.raises(SelfCheckError, match="can't be trusted"):
             score_variants(table, tiny_genome, tiny_model, tmp_path / "s.zarr")
 
-    def test_the_sample_does_not_depend_on_the_batches(self) -> None:
+    def test_the_sample_is_of_the_file(self) -> None:
         scan = Scan("v.vcf", 1000, (), "ab" * 32)
-        whole = checked_rows(0, 1000, scan)
-        assert len(set(whole.tolist())) == 64
-        pieces = [checked_rows(first, 7, scan) + first for first in range(0, 1000, 7)]
-        assert sorted(np.concatenate(pieces).tolist()) == sorted(whole.tolist())
-        assert checked_rows(0, 3, Scan("v.vcf", 3, (), "ab" * 32)).tolist() != []
+        rows = sampled_rows(scan)
+        assert len(set(rows.tolist())) == 64
+        assert 0 <= rows.min() <= rows.max() < 1000
+        assert rows.tolist() == sampled_rows(scan).tolist()
+        assert rows.tolist() != sampled_rows(Scan("v.vcf", 1000, (), "cd" * 32)).tolist()
+        assert sorted(sampled_rows(Scan("v.vcf", 3, (), "ab" * 32)).tolist()) == [0, 1, 2]

@@ -9,11 +9,24 @@ import pandas as pd
 import pytest
 import xarray
 import zarr
+from numcodecs.bitround import BitRound
 
 from scbasset_ism import store as store_module
 from scbasset_ism.errors import StoreError
+from scbasset_ism.frames import Floats
+from scbasset_ism.places import Folder, place_of
+from scbasset_ism.progress import Progress
 from scbasset_ism.reader import Scores, describe_store, open_predictions, open_scores
-from scbasset_ism.store import Cells, Floats, Plan, Schema, Writer, check_output, check_room
+from scbasset_ism.store import (
+    Cells,
+    Encoder,
+    Plan,
+    Schema,
+    Writer,
+    bitround,
+    check_room,
+    try_to_finish,
+)
 
 BOTTLENECK, N_CELLS = 3, 7
 STATUSES = pd.CategoricalDtype(["SCORED", "SYMBOLIC"])
@@ -58,12 +71,30 @@ def rows(n: int, first: int = 0) -> tuple[pd.DataFrame, dict[str, Floats]]:
 SCHEMA = Schema("score", rows(0)[0], ("delta_bottleneck", "ref_bottleneck"), has_intercept=False)
 
 
+def encoder(plan: Plan, schema: Schema = SCHEMA) -> Encoder:
+    return Encoder(schema, plan, cells=CELLS, uns={}, attributes={"version": "0"})
+
+
+def begin(path: Path, files: Encoder, *, overwrite: bool = False) -> Progress:
+    progress = Progress(place_of(path))
+    progress.begin(files.manifest({"variants": "a"}), files.skeleton, overwrite=overwrite)
+    return progress
+
+
+def finish(progress: Progress) -> None:
+    assert try_to_finish(progress, lambda _: None) == []
+
+
 def write_scores(path: Path, n_rows: int, layout: str = "dense", batch: int = 4) -> Scores:
-    plan = Plan(n_rows, N_CELLS, BOTTLENECK, layout)
-    writer = Writer(path, SCHEMA, plan, cells=CELLS, attributes={"version": "0"})
-    for first in range(0, n_rows, batch):
-        writer.append(*rows(min(batch, n_rows - first), first))
-    writer.finish({"counts": {"SCORED": n_rows}})
+    files = encoder(Plan(n_rows, N_CELLS, BOTTLENECK, layout))
+    progress = begin(path, files)
+    writer = Writer(files, progress, range(files.plan.n_shards))
+    for shard in range(files.plan.n_shards):
+        inside = files.plan.rows(shard)
+        for first in range(inside.start, inside.stop, batch):
+            writer.append(*rows(min(batch, inside.stop - first), first))
+    writer.close()
+    finish(progress)
     return open_scores(path)
 
 
@@ -170,9 +201,10 @@ def test_predictions_add_the_intercept(tmp_path: Path) -> None:
     h = np.random.default_rng(3).normal(size=(2, BOTTLENECK)).astype(np.float32)
     schema = Schema("predict", obs.iloc[:0], ("bottleneck",), has_intercept=True)
     plan = Plan(2, N_CELLS, BOTTLENECK, "dense")
-    writer = Writer(tmp_path / "p.zarr", schema, plan, cells=CELLS, attributes={})
-    writer.append(obs, {"bottleneck": h})
-    writer.finish({"counts": {}})
+    files = encoder(plan, schema)
+    progress = begin(tmp_path / "p.zarr", files)
+    Writer(files, progress, [0]).append(obs, {"bottleneck": h})
+    finish(progress)
     want = h @ CELLS.weight.T + CELLS.intercept
     predictions = open_predictions(tmp_path / "p.zarr")
     np.testing.assert_allclose(predictions.logit[:, :], want, atol=1e-6)
@@ -203,22 +235,22 @@ def test_a_flipped_bit_is_an_error(tmp_path: Path, array: str) -> None:
         zarr.open_group(path, mode="r")[array][:]
 
 
-def test_shapes_are_checked_before_zarr_cuts_them(tmp_path: Path) -> None:
-    plan = Plan(3, N_CELLS, BOTTLENECK, "dense")
-    writer = Writer(tmp_path / "s.zarr", SCHEMA, plan, cells=CELLS, attributes={})
+def test_shapes_are_checked_before_zarr_cuts_them() -> None:
     obs, factors = rows(3)
     factors["ref_bottleneck"] = factors["ref_bottleneck"][:, :2]
     with pytest.raises(StoreError, match=r"ref_bottleneck has shape \(3, 2\)"):
-        writer.write_shard(0, obs, factors)
+        encoder(Plan(3, N_CELLS, BOTTLENECK, "dense")).shard(0, obs, factors)
 
 
-@pytest.mark.parametrize("n_rows", [2, 4], ids=["too few", "too many"])
-def test_rows_are_counted(tmp_path: Path, n_rows: int) -> None:
-    plan = Plan(3, N_CELLS, BOTTLENECK, "factored")
-    writer = Writer(tmp_path / "s.zarr", SCHEMA, plan, cells=CELLS, attributes={})
-    writer.append(*rows(n_rows))
-    with pytest.raises(StoreError, match=f"{n_rows} rows came where 3 were counted"):
-        writer.finish({})
+@pytest.mark.parametrize(("n_rows", "words"), [(2, "ended at row 2 where 3"), (4, r"\(4,\)")])
+def test_rows_are_counted(tmp_path: Path, n_rows: int, words: str) -> None:
+    files = encoder(Plan(3, N_CELLS, BOTTLENECK, "factored"))
+    progress = begin(tmp_path / "s.zarr", files)
+    writer = Writer(files, progress, [0])
+    with pytest.raises(StoreError, match=words):  # noqa: PT012
+        writer.append(*rows(n_rows))
+        writer.close()
+    assert try_to_finish(progress, lambda _: None) == [0]
     with pytest.raises(StoreError, match="unfinished"):
         open_scores(tmp_path / "s.zarr")
 
@@ -227,26 +259,46 @@ def test_existing_outputs(tmp_path: Path) -> None:
     path, other = tmp_path / "s.zarr", tmp_path / "thesis"
     write_scores(path, 2)
     other.mkdir()
-    with pytest.raises(StoreError, match="exists: choose another output"):
-        check_output(path, overwrite=False)
+    files = encoder(Plan(3, N_CELLS, BOTTLENECK, "dense"))
+    for place in (path, other):
+        with pytest.raises(StoreError, match="exists: choose another output"):
+            begin(place, files)
     with pytest.raises(StoreError, match="not one of our stores"):
-        check_output(other, overwrite=True)
-    assert other.exists()
-    check_output(path, overwrite=True)
-    assert not path.exists()
+        begin(other, files, overwrite=True)
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["s.zarr", "thesis"]
+    assert len(open_scores(path)) == 2
+    begin(path, files, overwrite=True)
+    with pytest.raises(StoreError, match="unfinished"):
+        open_scores(path)
 
 
-def test_a_full_disk_is_refused_with_the_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_refused_with_the_alternative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     schema, plan = SCHEMA, Plan(10**6, 2034, 32, "dense")
+    progress = Progress(place_of(tmp_path / "s.zarr"))
     free = plan.bytes(2)["factored"]
-    usage = type("Usage", (), {"free": free})
-    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(Folder, "free", lambda _: free)
     with pytest.raises(StoreError, match=r"needs 8\.5 GB .* or take --layout factored"):
-        check_room(Path("s.zarr"), schema, plan)
-    check_room(Path("s.zarr"), schema, Plan(10**6, 2034, 32, "factored"))
-    usage.free = free - 1
+        check_room(progress, schema, plan, overwrite=False)
+    check_room(progress, schema, Plan(10**6, 2034, 32, "factored"), overwrite=False)
+    monkeypatch.setattr(Folder, "free", lambda _: free - 1)
     with pytest.raises(StoreError, match=r"choose another disk$"):
-        check_room(Path("s.zarr"), schema, plan)
+        check_room(progress, schema, plan, overwrite=False)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_only_what_is_missing_needs_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = encoder(Plan(20, N_CELLS, BOTTLENECK, "dense"))
+    progress = begin(tmp_path / "s.zarr", files)
+    whole = files.plan.bytes(2)["dense"]
+    monkeypatch.setattr(Folder, "free", lambda _: whole / 2)
+    with pytest.raises(StoreError, match="choose another disk"):
+        check_room(progress, SCHEMA, files.plan, overwrite=False)
+    writer = Writer(files, progress, range(3))
+    writer.append(*rows(8))
+    writer.append(*rows(8, 8))
+    check_room(progress, SCHEMA, files.plan, overwrite=False)
 
 
 def test_what_is_no_store(tmp_path: Path) -> None:
@@ -284,3 +336,35 @@ def test_describe_store(tmp_path: Path) -> None:
     assert description["arrays"]["obsm/ref_bottleneck"] == [3, BOTTLENECK]
     assert description["status"] == "complete"
     json.dumps(description)
+
+
+def test_bitround_is_that_of_numcodecs() -> None:
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(500, 7)) * 10.0 ** rng.integers(-30, 30, size=(500, 7))
+    values[:3, 0] = [0.0, -0.0, 1 + 2.0**-11]  # the last lies between two: to the even one
+    values = values.astype(np.float32)
+    rounded = bitround(values)
+    want = BitRound(store_module.BITS_KEPT).encode(values).view(np.float32).reshape(values.shape)
+    np.testing.assert_array_equal(rounded, want)
+    error = np.abs(rounded - values)[3:] / np.abs(values[3:])
+    assert 4e-4 < error.max() <= 2.0**-11 < 4.9e-4
+    odd = np.array([[np.nan, np.inf, -np.inf], [0, 1, 2]], dtype=np.float32)
+    odd[1, 0] = np.uint32(0x7FFFFFFF).view(np.float32)  # another NaN
+    np.testing.assert_array_equal(bitround(odd), odd)
+
+
+def test_bitround_opens_elsewhere_and_is_smaller(tmp_path: Path) -> None:
+    sizes = {}
+    for precision in ("float32", "bitround"):
+        files = encoder(Plan(4096, N_CELLS, BOTTLENECK, "dense", precision))
+        path = tmp_path / f"{precision}.zarr"
+        progress = begin(path, files)
+        Writer(files, progress, [0]).append(*rows(4096))
+        finish(progress)
+        x = anndata.read_zarr(path).X
+        want = rows(4096)[1]["delta_bottleneck"] @ CELLS.weight.T
+        np.testing.assert_allclose(x, want, rtol=4.9e-4)
+        np.testing.assert_array_equal(xarray.open_datatree(path, engine="zarr")["X"].values, x)
+        assert np.array_equal(x, want, equal_nan=True) == (precision == "float32")
+        sizes[precision] = (path / "X/c/0/0").stat().st_size
+    assert sizes["bitround"] < 0.65 * sizes["float32"]

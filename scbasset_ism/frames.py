@@ -159,11 +159,11 @@ def array_of(group: zarr.Group, name: str) -> ZarrArray:
     return array.with_config({"write_empty_chunks": True})  # as it is not kept on the disk
 
 
-def values_of(group: zarr.Group, name: str) -> NDArray[Any]:
-    """Read a whole array; text comes as objects."""
+def values_of(group: zarr.Group, name: str, rows: slice = slice(None)) -> NDArray[Any]:
+    """Read an array, or some of its rows; text comes as objects."""
     array = array_of(group, name)
     with undamaged(array):
-        values = np.asarray(array[:])
+        values = np.asarray(array[rows])
     return values.astype(object) if values.dtype.kind in "OUT" else values
 
 

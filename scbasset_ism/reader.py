@@ -126,8 +126,7 @@ class Store:
             groups.to_numpy() @ self._intercept,
         )
         values = np.atleast_2d(read_rows(self._array(f"obsm/{self.factor}"), selected) @ weight.T)
-        names = self.row_names[np.atleast_1d(np.arange(len(self))[selected])]
-        return pd.DataFrame(values + intercept, index=names, columns=groups.index)
+        return pd.DataFrame(values + intercept, index=self._names(selected), columns=groups.index)
 
     def group_labels(self, labels: str | Sequence[Any] | pd.Series) -> pd.Series:
         """Look up or check labels; (cells)."""
@@ -144,6 +143,13 @@ class Store:
                 "give one per cell"
             )
         return pd.Series(list(labels), index=self.cells.index)
+
+    def _names(self, rows: Rows) -> pd.Index:
+        """Names of some rows; a slice does not read the others."""
+        if isinstance(rows, slice) and rows != slice(None) and "row_names" not in self.__dict__:
+            name = str(self._root["obs"].attrs["_index"])
+            return pd.Index(values_of(self._root, f"obs/{name}", rows), name=name)
+        return self.row_names[np.atleast_1d(np.arange(len(self))[rows])]
 
     @property
     def x(self) -> ZarrArray:

@@ -399,8 +399,8 @@ def check_room(progress: Progress, schema: Schema, plan: Plan, *, overwrite: boo
     """
     place, sizes = progress.store, plan.bytes(len(schema.factors))
     free, needed, told = place.free(), float(sizes[plan.layout]), ""
-    if free is not None and overwrite:
-        free += sum(place.sizes().values())
+    if overwrite:
+        free = None if free is None else free + sum(place.sizes().values())
     elif progress.manifest() is not None:
         share = len(progress.missing()) / max(1, plan.n_shards)
         needed, told = needed * share, f" of which {share:.0%} are still to be done"

@@ -185,6 +185,8 @@ def test_group_mean_is_the_mean_over_the_group(tmp_path: Path, rows: object) -> 
     labels = CELLS.table["cell_type"].to_numpy()
     selected = want[np.atleast_1d(np.arange(12)[slice(None) if rows is None else rows])]
     means = scores.group_mean("cell_type", rows=rows)
+    numbers = np.atleast_1d(np.arange(12)[slice(None) if rows is None else rows])
+    assert means.index.tolist() == [f"1:{i}:A:C" for i in numbers]
     assert means.columns.tolist() == ["a", "b", "c"]
     for group in "abc":
         np.testing.assert_allclose(means[group], selected[:, labels == group].mean(1), atol=2e-5)

@@ -260,7 +260,7 @@ class Writer:
         encoder: Encoder,
         progress: Progress,
         shards: Sequence[int],
-        facts: Callable[[int], dict[str, Any]],
+        facts: Callable[[int], dict[str, Any]] = lambda _: {},
     ) -> None:
         self._encoder, self._progress, self._facts = encoder, progress, facts
         self._shards = list(reversed(shards))

@@ -87,7 +87,7 @@ def make(fake: Fake, options: RunOptions) -> Job:
             yield table(batch), factors(batch, fake.seed)
 
     fingerprint = {"variants": f"sha{fake.seed}", "weights": f"sha{fake.weights}"}
-    return Job(encoder, fingerprint | options.recorded(), rows, dict)
+    return Job(encoder, fingerprint | options.recorded(), rows, lambda _: {})
 
 
 def write(out: Path | str, fake: Fake | None = None, **options: object) -> None:

@@ -242,8 +242,6 @@ def _lines_of_file(path: Path, region: Region | None) -> Iterator[_Line]:
     head, text = _head(path)
     if not text:
         raise VariantError(f"{path} is empty; a VCF without variants has at least a header")
-    if is_bgzip(head) and is_cut_short(path):
-        raise VariantError(f"{path} is cut short: the end marker of bgzip is missing")
     if _is_vcf(text):
         return _lines_of_vcf(path, region)
     if text.startswith(b"PAR1"):
@@ -256,6 +254,8 @@ def _head(path: Path) -> tuple[bytes, bytes]:
     try:
         with path.open("rb") as file:
             head = file.read(1 << 16)
+        if is_bgzip(head) and is_cut_short(path):
+            raise VariantError(f"{path} is cut short: the end marker of bgzip is missing")
         return head, zlib.decompressobj(wbits=31).decompress(head) if is_gzip(head) else head
     except OSError as error:
         raise VariantError(f"{path} can't be read: {error.strerror}") from error

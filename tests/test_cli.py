@@ -232,7 +232,7 @@ ASSEMBLY = r"REF differs from the genome in .* is .*tiny.fa the assembly they we
         pytest.param(None, "absent.vcf", "absent.vcf", id="missing VCF"),
         pytest.param(file("bad.vcf", "1\t10\t.\tA\tC\n"), "bad.vcf", "bad.vcf", id="no header"),
         pytest.param(file("bad.vcf", ""), "bad.vcf", "bad.vcf", id="empty VCF"),
-        pytest.param(cut_bgzip, "bad.vcf.gz", "bad.vcf.gz", id="cut bgzip"),
+        pytest.param(cut_bgzip, "bad.vcf.gz", "bad.vcf.gz is cut short", id="cut bgzip"),
         pytest.param(vcf_of(*OTHER_ASSEMBLY), "bad.vcf", ASSEMBLY, id="other assembly"),
         pytest.param(
             vcf_of("s1 5 . A C", contig="s1"), "bad.vcf", "no contig in common", id="species"

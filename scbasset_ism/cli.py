@@ -6,7 +6,8 @@ Heavy imports wait inside the commands, so that `--help` answers at once.
 import gzip
 import json
 import logging
-import warnings
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,15 @@ class _Echo(logging.Handler):
         click.echo(self.format(record), err=True)
 
 
+def _stop(_signal: int, _frame: object) -> None:
+    """End at once on Ctrl-C: what is on the disk is whole, and workers end with this process.
+
+    A KeyboardInterrupt could surface in any thread's lock or any finalizer, and be lost there.
+    """
+    os.write(2, b"\nError: interrupted: the same command goes on where this one stopped\n")
+    os._exit(1)
+
+
 class Commands(click.Group):
     """A group whose commands fail with one sentence and exit code 1."""
 
@@ -43,17 +53,13 @@ class Commands(click.Group):
         logger, echo = logging.getLogger("scbasset_ism"), _Echo()
         logger.addHandler(echo)
         logger.setLevel(logging.INFO)
+        heard = signal.signal(signal.SIGINT, _stop)
         try:
             return super().invoke(ctx)
         except ScbassetError as error:
             raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt as error:
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # zarr's tasks, left pending,
-            warnings.simplefilter("ignore")  # complain as the interpreter goes down
-            raise click.ClickException(
-                "interrupted: the same command goes on where this one stopped"
-            ) from error
         finally:
+            signal.signal(signal.SIGINT, heard)
             logger.removeHandler(echo)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scbasset_ism import __version__
+from scbasset_ism.cli_train import evaluate, train
 from scbasset_ism.errors import ScbassetError
 
 if TYPE_CHECKING:
@@ -315,6 +316,10 @@ def inspect(path: str, as_json: bool) -> None:
         return
     for line in _lines(description):
         click.echo(line)
+
+
+main.add_command(train)
+main.add_command(evaluate)
 
 
 @contextmanager

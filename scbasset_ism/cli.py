@@ -285,15 +285,26 @@ def verify(store: str, model: str | None, genome: str | None, sample: int, seed:
 @click.argument("checkpoint")
 @click.argument("folder", type=click.Path())
 @cells_option
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of kernels and matrices in the file; computing is in float32 all the same.",
+)
 @overwrite_option
-def convert(checkpoint: str, folder: str, cells: str | None, overwrite: bool) -> None:
+def convert(checkpoint: str, folder: str, cells: str | None, dtype: str, overwrite: bool) -> None:
     """Convert CHECKPOINT to a FOLDER with config.json, model.safetensors and cells.tsv.
 
     CHECKPOINT is a Keras .h5 file (weights or full model), a Hugging Face id, or a directory.
     """
+    import torch
+
     from scbasset_ism.checkpoint import convert as convert_checkpoint
 
-    model = convert_checkpoint(checkpoint, folder, cells=cells, overwrite=overwrite)
+    model = convert_checkpoint(
+        checkpoint, folder, cells=cells, overwrite=overwrite, dtype=getattr(torch, dtype)
+    )
     click.echo(f"{folder}: {model.config.n_cells:,} cells, from {checkpoint}", err=True)
 
 

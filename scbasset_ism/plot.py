@@ -1,14 +1,39 @@
 """One function per figure: takes arrays and an axis, draws, gives the axis back."""
 
+from importlib import import_module
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 # Okabe & Ito's colours, which colour-blind readers tell apart.
 BLUE, ORANGE = "#0072B2", "#D55E00"
+BASE_COLOURS = {"A": "#009E73", "C": BLUE, "G": "#E69F00", "T": ORANGE}
+
+
+def logo(sequence: str, values: NDArray[np.floating[Any]], ax: Axes, *, start: int = 1) -> Axes:
+    """Draw a sequence as letters as high as their bases' values, negative ones below the line.
+
+    Args:
+        sequence: (bases); an N has no letter.
+        values: Of A, C, G and T at each base, (bases, 4) logits; only the base's own is drawn.
+        ax: Where to draw.
+        start: Position of the first base, for the axis.
+    """
+    logomaker: Any = import_module("logomaker")
+    bases = list("ACGT")
+    own = np.array([[base == letter for letter in bases] for base in sequence])
+    frame = pd.DataFrame(np.where(own, values, 0), columns=bases)
+    frame.index = pd.RangeIndex(start, start + len(frame))
+    logomaker.Logo(frame, ax=ax, color_scheme=BASE_COLOURS, flip_below=False)
+    ax.axhline(0, color="black", linewidth=0.5)
+    ax.set(ylabel="logits")
+    ax.ticklabel_format(axis="x", style="plain", useOffset=False)
+    return ax
 
 
 def training_curve(history: pd.DataFrame, best: int, ax: Axes) -> Axes:

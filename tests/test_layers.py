@@ -39,6 +39,7 @@ HOMES = {
     "fsspec": {"places"},
     "h5py": {"keras"},
     "huggingface_hub": {"checkpoint"},
+    "logomaker": {"plot"},
     "matplotlib": {"plot"},
     "pyarrow": {"vcf"},
     "pysam": {"genome", "vcf"},

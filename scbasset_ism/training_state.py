@@ -1,13 +1,14 @@
 """What one epoch hands to the next, and what a killed training goes on from."""
 
 import json
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from scbasset_ism.errors import TrainingError
 from scbasset_ism.model import Scbasset
@@ -41,11 +42,7 @@ class TrainState:
             weight_decay=recipe.weight_decay,
         )
         self._averaged = (
-            AveragedModel(
-                model,
-                multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging),  # type: ignore[no-untyped-call]
-                use_buffers=True,
-            )
+            AveragedModel(model, avg_fn=moving_average(recipe.averaging), use_buffers=True)
             if recipe.averaging
             else None
         )
@@ -132,6 +129,19 @@ class TrainState:
             moments.setdefault(int(number), {})[what] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Give the step of an exponential moving average that forgets how it began.
+
+    It is a plain mean until that has more than 1 / (1 - decay) members: in PyTorch's own, the first
+    weights still count for a tenth after 2.3 / (1 - decay) steps.
+    """
+
+    def step(average: Tensor, value: Tensor, n: Tensor | int) -> Tensor:
+        return average + (value - average) * max(1 - decay, 1 / (int(n) + 1))
+
+    return step
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

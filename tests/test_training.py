@@ -25,7 +25,7 @@ from scbasset_ism.recipe import Recipe, scaled_config
 from scbasset_ism.regions import Region
 from scbasset_ism.splits import split_randomly
 from scbasset_ism.training import TrainOptions, begin_model, forward, train, training_step
-from scbasset_ism.training_state import TrainState
+from scbasset_ism.training_state import TrainState, moving_average
 from scbasset_ism.views import all_views
 
 N_CELLS = 5
@@ -232,6 +232,17 @@ def test_a_finished_model_is_not_replaced_unasked(tmp_path: Path, examples: Exam
     with pytest.raises(CheckpointError, match="exists"):
         train(examples, tmp_path / "model", recipe)
     train(examples, tmp_path / "model", recipe, options=TrainOptions(overwrite=True))
+
+
+def test_the_average_is_of_the_last_steps() -> None:
+    values = torch.arange(1.0, 41.0)
+    step, average, means = moving_average(0.9), torch.tensor(7.0), []
+    for n, value in enumerate(values):
+        average = step(average, value, n)
+        means.append(average.item())
+    assert means[:10] == pytest.approx([values[: n + 1].mean().item() for n in range(10)])
+    for n in range(10, 40):
+        assert means[n] == pytest.approx(0.9 * means[n - 1] + 0.1 * values[n].item())
 
 
 def test_a_frozen_trunk_stays_as_it_was(tmp_path: Path, examples: Examples) -> None:

@@ -9,18 +9,23 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Accessibility": "accessibility",
     "Config": "model",
     "Genome": "genome",
+    "Metrics": "evaluation",
     "Part": "progress",
     "Predictions": "reader",
+    "Recipe": "recipe",
     "RunOptions": "pipeline",
     "Scbasset": "model",
     "ScbassetError": "errors",
     "ScoreOptions": "scoring",
     "Scores": "reader",
     "Status": "variants",
+    "TrainOptions": "training",
     "Variant": "variants",
     "convert": "checkpoint",
+    "evaluate": "evaluation",
     "finalize": "runs",
     "load_model": "checkpoint",
     "open_predictions": "reader",
@@ -28,9 +33,12 @@ _HOME = {
     "predict_regions": "prediction",
     "predict_sequences": "prediction",
     "random_model": "model",
+    "read_accessibility": "accessibility",
+    "read_examples": "examples",
     "save_checkpoint": "checkpoint",
     "score_part": "scoring",
     "score_variants": "scoring",
+    "train": "training",
 }
 __all__ = sorted(_HOME)
 

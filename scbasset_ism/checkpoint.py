@@ -42,6 +42,9 @@ _DEMO_IS = (
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = {".h5", ".hdf5", ".keras", ".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 
+# What a training leaves beside the model.
+EXTRAS = ("peaks.bed", "metrics.json", "history.tsv", "training.svg")
+
 logger = logging.getLogger(__name__)
 
 
@@ -82,25 +85,36 @@ def load_model(source: str | Path, cells: str | Path | None = None) -> Scbasset:
     return model
 
 
-def save_checkpoint(model: Scbasset, folder: str | Path, *, overwrite: bool = False) -> None:
+def save_checkpoint(
+    model: Scbasset,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    dtype: torch.dtype = torch.float32,
+    extras: Mapping[str, bytes] | None = None,
+) -> None:
     """Write a checkpoint folder, aside first, so that none is ever half written.
 
     Args:
         model: In whatever mode, on whatever device.
         folder: Must not exist, unless it may be overwritten and is a checkpoint of ours.
         overwrite: Replace an older checkpoint.
+        dtype: Of kernels and matrices in the file; vectors, such as the batch norms', stay float32.
+        extras: Other files of `EXTRAS`, by name.
 
     Raises:
         CheckpointError: The folder exists, holds other things, or can't be written.
     """
     folder = Path(folder).resolve()
-    _refuse_existing(folder, overwrite=overwrite)
+    refuse_existing(folder, overwrite=overwrite)
     aside, retired = (
         folder.with_name(f".{folder.name}.{os.getpid()}.{what}") for what in ("partial", "retired")
     )
     try:
         aside.mkdir(parents=True)
-        _write(model, aside)
+        _write(model, aside, dtype)
+        for name, content in (extras or {}).items():
+            (aside / name).write_bytes(content)
         if folder.exists():
             folder.rename(retired)
         aside.rename(folder)
@@ -117,6 +131,7 @@ def convert(
     cells: str | Path | None = None,
     *,
     overwrite: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Scbasset:
     """Turn any checkpoint into a folder of ours; `origin_*` of the provenance says what it was.
 
@@ -125,12 +140,13 @@ def convert(
         folder: See `save_checkpoint`.
         cells: See `load_model`.
         overwrite: Replace an older checkpoint.
+        dtype: See `save_checkpoint`.
 
     Returns:
         The model, as loaded from the new folder.
     """
-    _refuse_existing(Path(folder), overwrite=overwrite)
-    save_checkpoint(load_model(source, cells), folder, overwrite=overwrite)
+    refuse_existing(Path(folder), overwrite=overwrite)
+    save_checkpoint(load_model(source, cells), folder, overwrite=overwrite, dtype=dtype)
     return load_model(folder)
 
 
@@ -192,20 +208,20 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refuse_existing(folder: Path, *, overwrite: bool) -> None:
+def refuse_existing(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that is there, or that overwriting would take more from than a checkpoint."""
     if not folder.exists():
         return
     if not overwrite:
         raise CheckpointError(f"{folder} exists: choose another folder, or overwrite it")
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - set(FILES):
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {*FILES, *EXTRAS}:
         raise CheckpointError(f"{folder} is not a checkpoint folder, so it is not overwritten")
 
 
-def _write(model: Scbasset, folder: Path) -> None:
+def _write(model: Scbasset, folder: Path, dtype: torch.dtype) -> None:
     """Write the files of a checkpoint."""
     tensors = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous()
+        name: tensor.detach().to("cpu", dtype if tensor.ndim > 1 else torch.float32).contiguous()
         for name, tensor in state(model).items()
     }
     description = {

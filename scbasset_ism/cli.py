@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scbasset_ism import __version__
+from scbasset_ism.cli_train import evaluate, train
 from scbasset_ism.errors import ScbassetError
 
 if TYPE_CHECKING:
@@ -300,15 +301,26 @@ def run_demo(folder: str) -> None:
 @click.argument("checkpoint")
 @click.argument("folder", type=click.Path())
 @cells_option
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of kernels and matrices in the file; computing is in float32 all the same.",
+)
 @overwrite_option
-def convert(checkpoint: str, folder: str, cells: str | None, overwrite: bool) -> None:
+def convert(checkpoint: str, folder: str, cells: str | None, dtype: str, overwrite: bool) -> None:
     """Convert CHECKPOINT to a FOLDER with config.json, model.safetensors and cells.tsv.
 
     CHECKPOINT is a Keras .h5 file (weights or full model), a Hugging Face id, or a directory.
     """
+    import torch
+
     from scbasset_ism.checkpoint import convert as convert_checkpoint
 
-    model = convert_checkpoint(checkpoint, folder, cells=cells, overwrite=overwrite)
+    model = convert_checkpoint(
+        checkpoint, folder, cells=cells, overwrite=overwrite, dtype=getattr(torch, dtype)
+    )
     click.echo(f"{folder}: {model.config.n_cells:,} cells, from {checkpoint}", err=True)
 
 
@@ -331,6 +343,10 @@ def inspect(path: str, as_json: bool) -> None:
         return
     for line in _lines(description):
         click.echo(line)
+
+
+main.add_command(train)
+main.add_command(evaluate)
 
 
 @contextmanager

@@ -29,6 +29,14 @@ class SequenceError(ScbassetError):
     """A sequence does not fit the model."""
 
 
+class AccessibilityError(ScbassetError):
+    """A matrix of peaks and cells can't be read, or does not fit what it is used for."""
+
+
+class TrainingError(ScbassetError):
+    """A model can't be trained as asked."""
+
+
 class DeviceError(ScbassetError):
     """There is no such device here."""
 

@@ -100,7 +100,19 @@ def in_background(work: Callable[P, None]) -> Iterator[Callable[P, None]]:
 
 
 @contextmanager
-def progress_bar(total: int, initial: int = 0, *, show: bool) -> Iterator[Callable[[int], object]]:
-    """Show rate and time left on stderr, where that is a terminal."""
-    with tqdm(total=total, initial=initial, unit=" rows", disable=None if show else True) as bar:
-        yield bar.update
+def progress_bar(
+    total: int, initial: int = 0, *, show: bool, unit: str = " rows"
+) -> Iterator[Callable[..., None]]:
+    """Show rate and time left on stderr, where that is a terminal.
+
+    Yields:
+        Call it with how many more are done, and numbers to show by name.
+    """
+    with tqdm(total=total, initial=initial, unit=unit, disable=None if show else True) as bar:
+
+        def advance(n: int, **numbers: float) -> None:
+            if numbers:
+                bar.set_postfix(numbers, refresh=False)
+            bar.update(n)
+
+        yield advance

@@ -310,6 +310,19 @@ def test_scvi_tools_network_is_refused(tmp_path):
     refused(tmp_path, "is of scvi-tools' SCBASSET", "another network")
 
 
+def test_half_the_bytes(tmp_path, model):
+    model.batch_norm.running_var[0] = 1e-9  # float16 would make it 0
+    save_checkpoint(model, tmp_path / "half", dtype=torch.float16)
+    tensors = load_file(tmp_path / "half" / "model.safetensors")
+    assert tensors["dense.weight"].dtype == torch.float16
+    loaded = load_model(tmp_path / "half")
+    assert loaded.dense.weight.dtype == torch.float32
+    torch.testing.assert_close(loaded.dense.weight, model.dense.weight, rtol=1e-3, atol=1e-4)
+    assert loaded.batch_norm.running_var[0] == model.batch_norm.running_var[0]
+    again = convert(tmp_path / "half", tmp_path / "again", dtype=torch.float16)
+    torch.testing.assert_close(again.dense.weight, loaded.dense.weight, rtol=0, atol=0)
+
+
 def test_a_folder_of_nothing_is_refused(tmp_path):
     refused(tmp_path, "holds no model.safetensors (it holds nothing)")
 

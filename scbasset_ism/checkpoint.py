@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -32,6 +33,12 @@ from scbasset_ism.keras import HDF5_MAGIC, read_keras
 from scbasset_ism.model import Scbasset
 from scbasset_ism.weights import Weights, state
 
+DEMO = "demo"  # what the packaged model is called
+DEMO_DATA = Path(str(files("scbasset_ism") / "demo_data"))
+_DEMO_IS = (
+    "bulk DNase-seq of 164 ENCODE and Roadmap cell types, hg19, trained on peaks of chr20, chr22 "
+    "and chrX only; not for conclusions about single cells"
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = {".h5", ".hdf5", ".keras", ".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 
@@ -46,7 +53,8 @@ def load_model(source: str | Path, cells: str | Path | None = None) -> Scbasset:
 
     Args:
         source: Our checkpoint folder, one of `multimolecule/scbasset`, the weights file in either,
-            a Keras 2 .h5 file, or an id on the Hugging Face hub. What exists as a path is a path.
+            a Keras 2 .h5 file, an id on the Hugging Face hub, or `demo` for the packaged model.
+            What exists as a path is a path, but for `demo`.
         cells: Table of the cells (see `read_cells`), in place of the checkpoint's.
 
     Raises:
@@ -145,10 +153,11 @@ def convert(
 def _locate(source: str | Path) -> tuple[Path, dict[str, str]]:
     """Find the path of a source, downloading it where needed, and what else is known of it."""
     path, name = Path(source).expanduser(), str(source)
+    if source == DEMO:
+        logger.warning("the demo model: %s", _DEMO_IS)
+        return DEMO_DATA / "model", {}
     if path.exists():
         return path, {}
-    if name == "demo":
-        raise CheckpointError("the packaged model 'demo' is not part of this version: give another")
     if _HUB_ID.fullmatch(name) and path.suffix not in _FILE_SUFFIXES:
         snapshot = _download(name)
         return snapshot, {"revision": snapshot.name}

@@ -70,7 +70,7 @@ model_option = click.option(
     show_default=True,
     envvar="SCBASSET_ISM_MODEL",
     show_envvar=True,
-    help="Checkpoint directory, .h5 or .safetensors file, or Hugging Face id.",
+    help="Checkpoint directory, .h5 or .safetensors file, Hugging Face id, or `demo`.",
 )
 genome_option = click.option(
     "--genome",
@@ -279,6 +279,22 @@ def verify(store: str, model: str | None, genome: str | None, sample: int, seed:
         click.echo(f"     problem {problem}")
     if found.problems:
         raise ScbassetError(f"{store} is damaged: {len(found.problems):,} problems, listed above")
+
+
+@main.command("demo")
+@click.argument("folder", type=click.Path(), default="scbasset-ism-demo")
+def run_demo(folder: str) -> None:
+    """Score packaged variants with the packaged model, in FOLDER, to see and to play with.
+
+    FOLDER (default: scbasset-ism-demo) gets a genome, a VCF and the store of the scores. What is
+    there of genome and VCF is kept, and scored anew.
+    """
+    from scbasset_ism import demo
+
+    scores = demo.run(folder)
+    _finished(scores, "variants")
+    click.echo(demo.table(scores))
+    click.echo(demo.next_steps(folder))
 
 
 @main.command()

@@ -29,6 +29,8 @@ from scbasset_ism.store import FORMAT_VERSION
 
 Rows = int | slice | Sequence[int] | NDArray[Any]
 
+_BLOCK = 1 << 24  # values that are expanded at once
+
 
 class Expanded:
     """Values (rows, cells) that are computed when they are asked for: `values[rows, cells]`."""
@@ -218,6 +220,39 @@ class Scores(Store):
     def variant(self, variant: str | int) -> pd.Series:
         """Give the delta logits of one variant (`chr20:1000226:A:G` or its row) in all cells."""
         return self.row(variant)
+
+    def strongest(self, n_variants: int = 10, n_cells: int = 3) -> pd.DataFrame:
+        """Find the variants with the largest effect in any cell, and the cells they change most.
+
+        Reads every row once, a block at a time. Rows without a score are left out; of equal
+        effects the first comes first.
+
+        Args:
+            n_variants: How many variants, at most.
+            n_cells: How many cells of each, at most.
+
+        Returns:
+            One row per variant and cell, by absolute delta: number of the variant's `row`,
+            `cell_id` and `delta_logit`; index `variant_name`.
+        """
+        step = max(1, _BLOCK // len(self.cells))
+        largest = np.full(len(self), np.nan, dtype=np.float32)
+        for start in range(0, len(self), step):
+            rows = slice(start, start + step)
+            largest[rows] = np.abs(self.delta_logit[rows]).max(axis=1)
+        order = np.argsort(-largest, kind="stable")[:n_variants]  # NaN sorts last
+        best = order[np.isfinite(largest[order])]
+        deltas = self.delta_logit[best]
+        cells = np.argsort(-np.abs(deltas), axis=1, kind="stable")[:, :n_cells]
+        numbers = best.repeat(cells.shape[1])
+        return pd.DataFrame(
+            {
+                "row": numbers,
+                "cell_id": self.cells.index[cells.ravel()],
+                "delta_logit": np.take_along_axis(deltas, cells, axis=1).ravel(),
+            },
+            index=self.row_names[numbers],
+        )
 
 
 class Predictions(Store):

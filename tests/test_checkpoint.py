@@ -428,10 +428,6 @@ def test_what_is_neither_path_nor_hub_id_is_one_sentence(hub, source):
     assert hub == []
 
 
-def test_demo_is_for_later():
-    refused("demo", "not part of this version")
-
-
 def test_huggingface_hub_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     refused("owner/name", "pip install 'scbasset-ism[hub]'")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from scbasset_ism import cli
+from scbasset_ism import cli, demo
 from scbasset_ism.variants import Status
 
 ROOT = Path(__file__).parents[1]
@@ -19,9 +19,8 @@ COMMANDS = cli.main.commands
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tests", "examples"):
-        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
+    demo.copy_inputs(Path("scbasset-ism-demo"))
     assert len(PYTHON) == 2
     for code in PYTHON:
         exec(compile(code, "README.md", "exec"), {})

@@ -13,6 +13,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 # From the top down; a module imports from rows below its own, or from its own row.
 ROWS = [
     {"cli"},
+    {"demo"},
     {"cli_train"},
     {"cli_options"},
     {"training"},

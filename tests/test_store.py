@@ -11,6 +11,7 @@ import xarray
 import zarr
 from numcodecs.bitround import BitRound
 
+from scbasset_ism import reader
 from scbasset_ism import store as store_module
 from scbasset_ism.errors import StoreError
 from scbasset_ism.frames import Floats
@@ -111,6 +112,34 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "SHARD_ROWS", {"dense": 8, "factored": 8})
     monkeypatch.setattr(store_module, "CHUNK_ROWS", 4)
     monkeypatch.setattr(store_module, "CELL_BLOCK", 2)
+
+
+@pytest.mark.parametrize("block", [1, 5 * N_CELLS, 1 << 24])
+@pytest.mark.parametrize("n_rows", [0, 1, 4, 27])
+@pytest.mark.parametrize(("n_variants", "n_cells"), [(1, 1), (4, 3), (100, 100)])
+def test_strongest(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    block: int,
+    n_rows: int,
+    n_variants: int,
+    n_cells: int,
+) -> None:
+    monkeypatch.setattr(reader, "_BLOCK", block)
+    scores = write_scores(tmp_path / "s.zarr", n_rows)
+    found = scores.strongest(n_variants, n_cells)
+    long = pd.DataFrame(expected(n_rows)).stack().dropna()  # by (row, cell)
+    rows = long.abs().groupby(level=0).max().sort_values(ascending=False).index[:n_variants]
+    want = [
+        (row, f"AAAC-{cell}", delta)
+        for row in rows
+        for cell, delta in long[row].sort_values(key=abs, ascending=False)[:n_cells].items()
+    ]
+    assert found["row"].tolist() == [row for row, _, _ in want]
+    assert found["cell_id"].tolist() == [cell for _, cell, _ in want]
+    np.testing.assert_allclose(found["delta_logit"], [delta for _, _, delta in want], atol=2e-5)
+    assert found.index.tolist() == [f"1:{row}:A:C" for row, _, _ in want]
+    assert 3 not in found["row"].tolist()  # it has no score
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import zarr
+from google_crc32c import value as crc32c
+from numcodecs import VLenUTF8, Zstd
 from numpy.typing import NDArray
 from zarr.abc.store import ByteRequest
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from scbasset_ism.errors import StoreError
@@ -160,11 +163,26 @@ def array_of(group: zarr.Group, name: str) -> ZarrArray:
 
 
 def values_of(group: zarr.Group, name: str, rows: slice = slice(None)) -> NDArray[Any]:
-    """Read an array, or some of its rows; text comes as objects."""
+    """Read an array, or some of its rows that lie together; text comes as objects."""
     array = array_of(group, name)
     with undamaged(array):
-        values = np.asarray(array[rows])
-    return values.astype(object) if values.dtype.kind in "OUT" else values
+        return _texts(array, rows) if array.dtype.kind in "OUT" else np.asarray(array[rows])
+
+
+def _texts(array: ZarrArray, rows: slice) -> NDArray[np.object_]:
+    """Read text, (rows); Zarr would take a detour by numpy's strings, twice as long."""
+    start, stop, _ = rows.indices(array.shape[0])
+    size, pieces = array.chunks[0], [np.empty(0, dtype=object)]
+    for chunk in range(start // size, -(-stop // size) if stop > start else 0):
+        key = f"{array.path}/{array.metadata.encode_chunk_key((chunk,))}"
+        content = sync(array.store.get(key, default_buffer_prototype()))
+        packed = content.to_bytes() if content is not None else b""
+        if int.from_bytes(packed[-4:], "little") != crc32c(packed[:-4]):
+            raise ValueError(f"the checksum of chunk {chunk} is another")
+        first = chunk * size
+        texts = VLenUTF8().decode(Zstd().decode(packed[:-4]))
+        pieces.append(texts[max(0, start - first) : stop - first])
+    return np.concatenate(pieces)
 
 
 @contextmanager

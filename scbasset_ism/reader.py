@@ -6,8 +6,9 @@ give the same answers.
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ class Expanded:
     def __getitem__(self, key: Rows | tuple[Rows, Rows]) -> Floats:
         """Select rows and cells independently of each other, as numpy's basic indices do."""
         rows, cells = key if isinstance(key, tuple) else (key, slice(None))
-        return read_rows(self._factor, rows) @ self._weight[cells].T + self._intercept[cells]
+        return multiply(self._factor, rows, self._weight[cells]) + self._intercept[cells]
 
 
 class Store:
@@ -125,7 +126,7 @@ class Store:
             groups.to_numpy() @ self.cell_weight,
             groups.to_numpy() @ self._intercept,
         )
-        values = np.atleast_2d(read_rows(self._array(f"obsm/{self.factor}"), selected) @ weight.T)
+        values = np.atleast_2d(multiply(self._array(f"obsm/{self.factor}"), selected, weight))
         return pd.DataFrame(values + intercept, index=self._names(selected), columns=groups.index)
 
     def group_labels(self, labels: str | Sequence[Any] | pd.Series) -> pd.Series:
@@ -146,7 +147,7 @@ class Store:
 
     def _names(self, rows: Rows) -> pd.Index:
         """Names of some rows; a slice does not read the others."""
-        if isinstance(rows, slice) and rows != slice(None) and "row_names" not in self.__dict__:
+        if _are_together(rows) and rows != slice(None) and "row_names" not in self.__dict__:
             name = str(self._root["obs"].attrs["_index"])
             return pd.Index(values_of(self._root, f"obs/{name}", rows), name=name)
         return self.row_names[np.atleast_1d(np.arange(len(self))[rows])]
@@ -290,6 +291,20 @@ def read_rows(array: ZarrArray, rows: Rows) -> Floats:
         if isinstance(rows, int | np.integer | slice):
             return np.asarray(array[rows], dtype=np.float32)
         return np.asarray(array.oindex[np.asarray(rows), :], dtype=np.float32)
+
+
+def multiply(factor: ZarrArray, rows: Rows, weight: Floats) -> Floats:
+    """Give `factor[rows] @ weight.T`, in blocks where rows lie together, so memory stays small."""
+    if not _are_together(rows):
+        return read_rows(factor, rows) @ weight.T
+    start, stop, _ = rows.indices(factor.shape[0])
+    size = factor.chunks[0]
+    edges = [start, *range((start // size + 1) * size, stop, size), max(start, stop)]
+    return np.concatenate([read_rows(factor, slice(*edge)) @ weight.T for edge in pairwise(edges)])
+
+
+def _are_together(rows: Rows) -> TypeGuard[slice]:
+    return isinstance(rows, slice) and rows.step in {None, 1}
 
 
 def group_weights(labels: pd.Series) -> pd.DataFrame:

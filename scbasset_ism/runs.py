@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
+from scbasset_ism.encoder import Encoder, Writer
 from scbasset_ism.errors import ReferenceMismatchError, StoreError
+from scbasset_ism.finishing import try_to_finish
 from scbasset_ism.frames import Floats
 from scbasset_ism.pipeline import RunOptions, in_background, progress_bar
 from scbasset_ism.places import Location, place_of
 from scbasset_ism.progress import Part, Progress
-from scbasset_ism.store import Encoder, Plan, Writer, check_room, try_to_finish
+from scbasset_ism.store import Plan, check_room
 from scbasset_ism.workers import run_together
 
 Options = TypeVar("Options", bound=RunOptions)

@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from scbasset_ism import store
+from scbasset_ism.encoder import Encoder
 from scbasset_ism.frames import Floats
 from scbasset_ism.pipeline import RunOptions
 from scbasset_ism.runs import Job, Rows, run
-from scbasset_ism.store import Cells, Encoder, Plan, Schema
+from scbasset_ism.store import Cells, Plan, Schema
 from scbasset_ism.streams import batched_by_shard
 
 BOTTLENECK, N_CELLS = 3, 7

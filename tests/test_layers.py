@@ -16,8 +16,8 @@ ROWS = [
     {"scoring", "prediction", "verification"},
     {"runs"},
     {"device", "provenance"},
-    {"pipeline", "reader", "views", "windows", "checkpoint"},
-    {"vcf", "self_check", "store", "folder", "keras"},
+    {"pipeline", "reader", "views", "windows", "checkpoint", "encoder"},
+    {"vcf", "self_check", "store", "finishing", "folder", "keras"},
     {"weights", "cells", "regions", "progress", "workers", "delta"},
     {"genome", "reference_pass", "variants", "frames", "locks", "spans"},
     {"model", "agreement"},
@@ -34,7 +34,9 @@ HOMES = {
     "pysam": {"genome", "vcf"},
     "safetensors": {"checkpoint", "folder", "weights"},
     "tqdm": {"pipeline"},
-    "zarr": {"frames", "store"},
+    "google_crc32c": {"frames"},
+    "numcodecs": {"frames"},
+    "zarr": {"encoder", "finishing", "frames"},
 }
 
 

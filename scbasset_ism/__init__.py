@@ -23,6 +23,7 @@ _HOME = {
     "convert": "checkpoint",
     "finalize": "runs",
     "load_model": "checkpoint",
+    "merge": "merging",
     "open_predictions": "reader",
     "open_scores": "reader",
     "predict_regions": "prediction",

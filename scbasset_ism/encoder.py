@@ -68,8 +68,15 @@ class Encoder:
             write_array(self._root, f"uns/{name}", values, dims=(dim,))
         self.skeleton = {name: buffer.to_bytes() for name, buffer in self._files.items()}
 
-    def manifest(self, fingerprint: Mapping[str, Any]) -> Manifest:
-        """Say which run writes the store; the fingerprint gets what the layout depends on."""
+    def manifest(
+        self, fingerprint: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+    ) -> Manifest:
+        """Say which run writes the store; the fingerprint gets what the layout depends on.
+
+        Args:
+            fingerprint: All else that the numbers depend on, by name; JSON.
+            facts: What is known before the first shard; JSON.
+        """
         whole = {
             "command": self.schema.kind,
             "format_version": FORMAT_VERSION,
@@ -79,7 +86,9 @@ class Encoder:
             **fingerprint,
         }
         static = {name: content for name, content in self.skeleton.items() if name != ROOT}
-        return Manifest(whole, self.plan.n_shards, seals(static), facts_of(self.schema.obs))
+        return Manifest(
+            whole, self.plan.n_shards, seals(static), facts_of(self.schema.obs) | dict(facts or {})
+        )
 
     def shard(
         self, shard: int, obs: pd.DataFrame, factors: Mapping[str, Floats]
@@ -94,16 +103,28 @@ class Encoder:
         Raises:
             StoreError: The rows are not those of the shard.
         """
-        rows = self.plan.rows(shard)
-        values = {
-            f"obs/{name}": column for name, column in encode_columns(obs, self.schema.obs).items()
-        }
-        values |= {f"obsm/{name}": factors[name] for name in self.schema.factors}
+        values = {f"obsm/{name}": factors[name] for name in self.schema.factors}
         if self.plan.layout == "dense":
             first = factors[self.schema.factors[0]]
             values["X"] = self.schema.expand(first, self._cells.weight, self._cells.intercept)
             if self.plan.dense_precision == "bitround":
                 values["X"] = bitround(values["X"])
+        return self.table(shard, obs) | self._files_of(shard, values)
+
+    def table(self, shard: int, obs: pd.DataFrame) -> dict[str, bytes]:
+        """Make the files of a shard that hold the table of its rows, and no numbers."""
+        columns = encode_columns(obs, self.schema.obs)
+        return self._files_of(shard, {f"obs/{name}": array for name, array in columns.items()})
+
+    @property
+    def numbers(self) -> list[str]:
+        """Names of the arrays that hold the numbers of the rows."""
+        dense = ["X"] if self.plan.layout == "dense" else []
+        return [*dense, *(f"obsm/{name}" for name in self.schema.factors)]
+
+    def _files_of(self, shard: int, values: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
+        """Make the files of arrays, (rows of the shard, ...) by name."""
+        rows = self.plan.rows(shard)
         for name, array in values.items():
             target = array_of(self._root, name)
             if array.shape != (len(rows), *target.shape[1:]):  # zarr would cut in silence

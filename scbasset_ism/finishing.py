@@ -12,7 +12,7 @@ from zarr.storage import MemoryStore
 
 from scbasset_ism.agreement import SelfCheck
 from scbasset_ism.errors import StoreError
-from scbasset_ism.progress import ROOT, Progress
+from scbasset_ism.progress import ROOT, Progress, seal_root
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def try_to_finish(progress: Progress, check: Callable[[dict[str, Any]], None]) -
         with warnings.catch_warnings():  # zarr warns that version 3 has not yet standardised this
             warnings.simplefilter("ignore")
             zarr.consolidate_metadata(memory)
-        progress.finish(files[ROOT].to_bytes())
+        progress.finish(seal_root(files[ROOT].to_bytes()))
     return []
 
 

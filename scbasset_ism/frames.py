@@ -169,13 +169,18 @@ def values_of(group: zarr.Group, name: str, rows: slice = slice(None)) -> NDArra
         return _texts(array, rows) if array.dtype.kind in "OUT" else np.asarray(array[rows])
 
 
+def chunk_file(array: ZarrArray, number: int) -> str:
+    """Name the file, from the root, of an array's rows that are written together."""
+    key = array.metadata.encode_chunk_key((number, *([0] * (array.ndim - 1))))
+    return f"{array.path}/{key}"
+
+
 def _texts(array: ZarrArray, rows: slice) -> NDArray[np.object_]:
     """Read text, (rows); Zarr would take a detour by numpy's strings, twice as long."""
     start, stop, _ = rows.indices(array.shape[0])
     size, pieces = array.chunks[0], [np.empty(0, dtype=object)]
     for chunk in range(start // size, -(-stop // size) if stop > start else 0):
-        key = f"{array.path}/{array.metadata.encode_chunk_key((chunk,))}"
-        content = sync(array.store.get(key, default_buffer_prototype()))
+        content = sync(array.store.get(chunk_file(array, chunk), default_buffer_prototype()))
         packed = content.to_bytes() if content is not None else b""
         if int.from_bytes(packed[-4:], "little") != crc32c(packed[:-4]):
             raise ValueError(f"the checksum of chunk {chunk} is another")
@@ -194,19 +199,29 @@ def undamaged(array: ZarrArray) -> Iterator[None]:
         raise StoreError(f"{array.store_path}: {error}: {DAMAGED}") from error
 
 
-def read_frame(root: zarr.Group, name: str) -> pd.DataFrame:
-    """Read a data frame in AnnData's encoding."""
+def read_frame(root: zarr.Group, name: str, rows: slice = slice(None)) -> pd.DataFrame:
+    """Read a data frame in AnnData's encoding, or some of its rows that lie together."""
     group = root[name]
     attributes: dict[str, Any] = dict(group.attrs)
     columns: dict[str, Any] = {}
     for column in (attributes["_index"], *attributes["column-order"]):
         if isinstance(group[column], zarr.Group):
-            codes = values_of(root, f"{name}/{column}/codes")
+            codes = values_of(root, f"{name}/{column}/codes", rows)
             categories = pd.Index(values_of(root, f"{name}/{column}/categories"))
             columns[column] = pd.Categorical.from_codes(codes, categories=categories)
         else:
-            columns[column] = values_of(root, f"{name}/{column}")
+            columns[column] = values_of(root, f"{name}/{column}", rows)
     return pd.DataFrame(columns).set_index(attributes["_index"])
+
+
+def read_vectors(root: zarr.Group, name: str) -> dict[tuple[str, str], NDArray[Any]]:
+    """Read the one-dimensional arrays of a group, by dimension and name."""
+    group, vectors = root[name], dict[tuple[str, str], NDArray[Any]]()
+    if isinstance(group, zarr.Group):
+        for child in group:
+            dims: Any = array_of(group, child).metadata.to_dict()["dimension_names"]
+            vectors[dims[0], child] = values_of(group, child)
+    return vectors
 
 
 def _with_index(frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from scbasset_ism.frames import (
     array_of,
     open_root,
     read_frame,
+    read_vectors,
     undamaged,
     values_of,
 )
@@ -28,6 +29,8 @@ from scbasset_ism.places import Location, place_of
 from scbasset_ism.progress import UNFINISHED, root_attributes
 from scbasset_ism.store import FORMAT_VERSION
 
+INPUTS = ("variants", "regions", "sequences")  # attributes that say where rows come from
+OWN = (*INPUTS, "region")  # of the fingerprint: what differs between stores that can be merged
 Rows = int | slice | Sequence[int] | NDArray[Any]
 
 
@@ -48,13 +51,17 @@ class Store:
     """What all kinds of store have in common.
 
     Attributes:
+        kind: The command that writes it.
+        factors: Names of the bottleneck arrays; X expands the first.
+        has_intercept: X are logits, so the cells' intercepts are added.
         path: Where it lies.
         attributes: Provenance, options and counts.
         cells: Table of the cells, index `cell_id`, with the `intercept`.
     """
 
     kind = ""
-    factor = ""
+    factors: tuple[str, ...] = ()
+    has_intercept = False
 
     def __init__(self, path: Location) -> None:
         """Open a finished store, at a path or an fsspec URL.
@@ -75,7 +82,7 @@ class Store:
 
     def __len__(self) -> int:
         """Rows of the store."""
-        return self._array(f"obsm/{self.factor}").shape[0]
+        return self.bottleneck.shape[0]
 
     @cached_property
     def cell_weight(self) -> Floats:
@@ -88,9 +95,9 @@ class Store:
         name = str(self._root["obs"].attrs["_index"])
         return pd.Index(values_of(self._root, f"obs/{name}"), name=name)
 
-    def rows(self) -> pd.DataFrame:
-        """Give the table of the rows, in the order of the input."""
-        return read_frame(self._root, "obs")
+    def rows(self, rows: slice = slice(None)) -> pd.DataFrame:
+        """Give the table of the rows, or of some that lie together, in the order of the input."""
+        return read_frame(self._root, "obs", rows)
 
     def cell(self, cell: str | int) -> pd.Series:
         """Give the values of one cell, named or numbered, in all rows."""
@@ -126,7 +133,7 @@ class Store:
             groups.to_numpy() @ self.cell_weight,
             groups.to_numpy() @ self._intercept,
         )
-        values = np.atleast_2d(multiply(self._array(f"obsm/{self.factor}"), selected, weight))
+        values = np.atleast_2d(multiply(self.bottleneck, selected, weight))
         return pd.DataFrame(values + intercept, index=self._names(selected), columns=groups.index)
 
     def group_labels(self, labels: str | Sequence[Any] | pd.Series) -> pd.Series:
@@ -153,9 +160,14 @@ class Store:
         return self.row_names[np.atleast_1d(np.arange(len(self))[rows])]
 
     @property
+    def bottleneck(self) -> ZarrArray:
+        """What X expands: (rows, bottleneck) float32, on disk."""
+        return self.array(f"obsm/{self.factors[0]}")
+
+    @property
     def x(self) -> ZarrArray:
         """(rows, cells) float32, on disk; there is none in the layout `factored`."""
-        return self._array("X")
+        return self.array("X")
 
     @property
     def expanded(self) -> "Expanded":
@@ -164,15 +176,31 @@ class Store:
 
     @cached_property
     def _values(self) -> Expanded:
-        return Expanded(self._array(f"obsm/{self.factor}"), self.cell_weight, self._intercept)
+        return Expanded(self.bottleneck, self.cell_weight, self._intercept)
 
     @property
     def _intercept(self) -> Floats:
         """What X adds to the product: nothing, unless X are logits."""
-        return np.zeros(len(self.cells), dtype=np.float32)
+        return self.has_intercept * self.cells["intercept"].to_numpy(dtype=np.float32)
 
-    def _array(self, name: str) -> ZarrArray:
+    def array(self, name: str) -> ZarrArray:
+        """Give an array on disk by its path."""
         return array_of(self._root, name)
+
+    @property
+    def uns(self) -> dict[tuple[str, str], NDArray[Any]]:
+        """Arrays that are neither of rows nor of cells, by dimension and name."""
+        return read_vectors(self._root, "uns")
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """Where the rows come from; JSON, one entry, or in a merged store one for each of them."""
+        if "merged" in self.attributes:
+            return list(self.attributes["merged"])
+        own = {name: self.attributes[name] for name in INPUTS if name in self.attributes}
+        known = self.attributes["fingerprint"]
+        fingerprint = {name: known[name] for name in OWN if name in known}
+        return [{"store": str(self.path), "rows": len(self), **own, "fingerprint": fingerprint}]
 
     def _cell_number(self, cell: str | int) -> int:
         if isinstance(cell, str):
@@ -195,7 +223,7 @@ class Scores(Store):
     """Effects of variants: rows are ALT alleles, values are delta logits (alt minus ref)."""
 
     kind = "score"
-    factor = "delta_bottleneck"
+    factors = ("delta_bottleneck", "ref_bottleneck")
 
     @property
     def delta_logit(self) -> Expanded:
@@ -205,12 +233,12 @@ class Scores(Store):
     @property
     def delta_bottleneck(self) -> ZarrArray:
         """(variants, bottleneck) float32, on disk."""
-        return self._array("obsm/delta_bottleneck")
+        return self.array("obsm/delta_bottleneck")
 
     @property
     def ref_bottleneck(self) -> ZarrArray:
         """(variants, bottleneck) float32, on disk."""
-        return self._array("obsm/ref_bottleneck")
+        return self.array("obsm/ref_bottleneck")
 
     def variants(self) -> pd.DataFrame:
         """Give the table of the variants, one row per ALT in the order of the file."""
@@ -225,16 +253,13 @@ class Predictions(Store):
     """Accessibility of sequences: values are logits."""
 
     kind = "predict"
-    factor = "bottleneck"
+    factors = ("bottleneck",)
+    has_intercept = True
 
     @property
     def logit(self) -> Expanded:
         """Values by `logit[rows, cells]`, float32."""
         return self._values
-
-    @property
-    def _intercept(self) -> Floats:
-        return self.cells["intercept"].to_numpy(dtype=np.float32)
 
 
 def open_scores(path: Location) -> Scores:
@@ -245,6 +270,16 @@ def open_scores(path: Location) -> Scores:
 def open_predictions(path: Location) -> Predictions:
     """Open what `predict` wrote."""
     return Predictions(path)
+
+
+def open_store(path: Location) -> Scores | Predictions:
+    """Open what any command wrote.
+
+    Raises:
+        StoreError: There is none, it is unfinished, or of another version.
+    """
+    kinds = {kind.kind: kind for kind in (Scores, Predictions)}
+    return kinds[read_attributes(path)["kind"]](path)
 
 
 def read_attributes(path: Location) -> dict[str, Any]:

@@ -13,8 +13,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 # From the top down; a module imports from rows below its own, or from its own row.
 ROWS = [
     {"cli"},
-    {"scoring", "prediction", "verification"},
-    {"runs"},
+    {"scoring", "prediction", "verification", "merging"},
+    {"runs", "rescoring"},
     {"device", "provenance"},
     {"pipeline", "reader", "views", "windows", "checkpoint", "encoder"},
     {"vcf", "self_check", "store", "finishing", "folder", "keras"},

@@ -28,6 +28,7 @@ _HOME = {
     "evaluate": "evaluation",
     "finalize": "runs",
     "load_model": "checkpoint",
+    "merge": "merging",
     "open_predictions": "reader",
     "open_scores": "reader",
     "predict_regions": "prediction",

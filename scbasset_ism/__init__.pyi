@@ -11,6 +11,7 @@ from scbasset_ism.checkpoint import (
 )
 from scbasset_ism.errors import ScbassetError as ScbassetError
 from scbasset_ism.genome import Genome as Genome
+from scbasset_ism.merging import merge as merge
 from scbasset_ism.model import Config as Config
 from scbasset_ism.model import Scbasset as Scbasset
 from scbasset_ism.model import random_model as random_model

@@ -1,6 +1,7 @@
 """How well scores agree with those of two full passes, as sums that can be added."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -47,9 +48,13 @@ class SelfCheck:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def summary(self) -> dict[str, float]:
-        """Give what a store keeps of it; JSON."""
-        names = ("edits", "max_error", "rms_error", "relative_rms")
-        return {name: getattr(self, name) for name in names}
+        """Give what a store keeps of it, the sums too so that stores can be merged; JSON."""
+        return {"rms_error": self.rms_error, "relative_rms": self.relative_rms, **self.sums()}
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> "SelfCheck":
+        """Read what a store keeps."""
+        return cls(**{field.name: summary[field.name] for field in fields(cls)})
 
     def __str__(self) -> str:
         return (

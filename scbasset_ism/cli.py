@@ -82,6 +82,7 @@ cells_option = click.option(
     "--cells", type=click.Path(), help="TSV with one row per cell: barcodes and their columns."
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 RUN_OPTIONS = [
     model_option,
     genome_option,
@@ -134,7 +135,7 @@ RUN_OPTIONS = [
     ),
     click.option("--threads", type=click.IntRange(1), help="CPU threads of the network."),
     overwrite_option,
-    click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    quiet_option,
 ]
 
 
@@ -245,6 +246,23 @@ def finalize(store: str) -> None:
 
 
 @main.command()
+@click.argument("stores", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, help="Zarr store of all their rows.")
+@overwrite_option
+@quiet_option
+def merge(stores: tuple[str, ...], output: str, overwrite: bool, quiet: bool) -> None:
+    """Join finished STORES that differ in their input alone, such as one for each chromosome.
+
+    The rows follow each other in the order in which the stores are named.
+    """
+    from scbasset_ism import merging
+
+    _hush(quiet)
+    merged = merging.merge(stores, output, overwrite=overwrite, progress=not quiet)
+    _finished(merged, "rows")
+
+
+@main.command()
 @click.argument("store")
 @click.option("--model", help="Default: the one that the store names.")
 @click.option("--genome", help="Default: the one that the store names.")
@@ -253,28 +271,31 @@ def finalize(store: str) -> None:
     type=click.IntRange(0),
     default=64,
     show_default=True,
-    help="Rows to score again by two full float32 passes.",
+    help="Rows to score again by full float32 passes; 0 needs neither model nor genome.",
 )
 @click.option("--seed", default=0, show_default=True, help="Which rows.")
 def verify(store: str, model: str | None, genome: str | None, sample: int, seed: int) -> None:
     """Check every byte of STORE, and a sample of its scores against their definition."""
-    from scbasset_ism.reader import Predictions, read_attributes
+    from scbasset_ism.checkpoint import load_model
+    from scbasset_ism.reader import open_store
     from scbasset_ism.verification import verify_files, verify_scores
 
-    attributes = read_attributes(store)
-    if attributes["kind"] == "predict":
-        found = verify_files(Predictions(store))
+    written = open_store(store)
+    if sample:
+        attributes = written.attributes
+        own = attributes.get("genome", {}).get("path")
+        bases = _genome(genome or own) if own else None
+        scorer = load_model(model or attributes["model"]["source"])
+        found = verify_scores(store, bases, scorer, sample=sample, seed=seed)
     else:
-        from scbasset_ism.checkpoint import load_model
-
-        source = model or attributes["model"]["source"]
-        bases = _genome(genome or attributes["genome"]["path"])
-        found = verify_scores(store, bases, load_model(source), sample=sample, seed=seed)
+        found = verify_files(written)
     click.echo(f"{found.n_arrays:>12,} arrays read, {found.n_bytes:,} bytes")
     if found.n_sampled:
         click.echo(f"{found.n_sampled:>12,} rows scored again")
-        click.echo(f"{found.largest:>12.3g} largest delta of the bottleneck")
+        click.echo(f"{found.largest:>12.3g} largest number of the bottleneck among them")
         click.echo(f"{found.error:>12.3g} largest error")
+    if found.unchecked:
+        click.echo(f"  no row was scored again: {found.unchecked}")
     for problem in found.problems:
         click.echo(f"     problem {problem}")
     if found.problems:
@@ -358,8 +379,7 @@ def _run(options: dict[str, Any]) -> Iterator[tuple["Scbasset", str | None]]:
     from scbasset_ism.checkpoint import load_model
 
     quiet, output, threads = options.pop("quiet"), options.pop("output"), options.pop("threads")
-    if quiet:
-        logging.getLogger("scbasset_ism").setLevel(logging.WARNING)
+    _hush(quiet)
     if threads:
         import torch
 
@@ -368,6 +388,11 @@ def _run(options: dict[str, Any]) -> Iterator[tuple["Scbasset", str | None]]:
     log.info("model: %s, %d cells", model.provenance.get("source"), model.config.n_cells)
     options["progress"] = not quiet
     yield model, output
+
+
+def _hush(quiet: bool) -> None:
+    if quiet:
+        logging.getLogger("scbasset_ism").setLevel(logging.WARNING)
 
 
 def _source(variants: tuple[str, ...]) -> Any:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from scbasset_ism.bases import Codes, N, encode
 from scbasset_ism.device import Scorer, pick_device
+from scbasset_ism.encoder import Encoder
 from scbasset_ism.errors import SequenceError
 from scbasset_ism.genome import Genome, read_fasta
 from scbasset_ism.model import Scbasset
@@ -29,7 +30,7 @@ from scbasset_ism.provenance import (
 from scbasset_ism.reader import Predictions, open_predictions
 from scbasset_ism.regions import Region, read_bed
 from scbasset_ism.runs import Job, Rows, run
-from scbasset_ism.store import Encoder, Plan, Schema
+from scbasset_ism.store import Plan, Schema
 from scbasset_ism.streams import batched_by_shard, pick
 from scbasset_ism.variants import Status
 from scbasset_ism.views import all_views

@@ -82,16 +82,9 @@ class Manifest:
 
     def check(self, fingerprint: dict[str, Any], where: Place) -> None:
         """Raise StoreError, and say what differs, where this is another run."""
-        names = [*fingerprint, *(name for name in self.fingerprint if name not in fingerprint)]
-        mine, other = (json.loads(_json(f)) for f in (self.fingerprint, fingerprint))
-        differences = [
-            f"{name} was {_short(mine.get(name))} and is {_short(other.get(name))}"
-            for name in names
-            if mine.get(name) != other.get(name)
-        ]
-        if differences:
+        if found := differences(self.fingerprint, fingerprint):
             raise StoreError(
-                f"{where} was begun by another run: {'; '.join(differences)}; choose another "
+                f"{where} was begun by another run: {'; '.join(found)}; choose another "
                 "output, or start anew with --overwrite"
             )
 
@@ -296,6 +289,38 @@ def root_attributes(place: Place) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return attributes if "format_version" in attributes else None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in which values two fingerprints differ; JSON."""
+    names = [*now, *(name for name in before if name not in now)]
+    mine, other = (json.loads(_json(dict(values))) for values in (before, now))
+    return [
+        f"{name} was {_short(mine.get(name))} and is {_short(other.get(name))}"
+        for name in names
+        if mine.get(name) != other.get(name)
+    ]
+
+
+def seal_root(metadata: bytes) -> bytes:
+    """Add the crc32 of the root's metadata to the attributes in them."""
+    document = json.loads(metadata)
+    document["attributes"]["crc32"] = _crc_of_root(document)
+    return json.dumps(document, indent=2).encode()
+
+
+def is_whole_root(metadata: bytes) -> bool:
+    """Whether the root's metadata are those that were sealed."""
+    try:
+        document = json.loads(metadata)
+        return bool(document["attributes"]["crc32"] == _crc_of_root(document))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _crc_of_root(document: dict[str, Any]) -> str:
+    others = {name: value for name, value in document["attributes"].items() if name != "crc32"}
+    return f"{crc32(json.dumps(document | {'attributes': others}, sort_keys=True).encode()):08x}"
 
 
 def seals(files: Mapping[str, bytes]) -> Files:

@@ -6,8 +6,9 @@ give the same answers.
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from scbasset_ism.frames import (
     array_of,
     open_root,
     read_frame,
+    read_vectors,
     undamaged,
     values_of,
 )
@@ -27,6 +29,8 @@ from scbasset_ism.places import Location, place_of
 from scbasset_ism.progress import UNFINISHED, root_attributes
 from scbasset_ism.store import FORMAT_VERSION
 
+INPUTS = ("variants", "regions", "sequences")  # attributes that say where rows come from
+OWN = (*INPUTS, "region")  # of the fingerprint: what differs between stores that can be merged
 Rows = int | slice | Sequence[int] | NDArray[Any]
 
 _BLOCK = 1 << 24  # values that are expanded at once
@@ -42,20 +46,24 @@ class Expanded:
     def __getitem__(self, key: Rows | tuple[Rows, Rows]) -> Floats:
         """Select rows and cells independently of each other, as numpy's basic indices do."""
         rows, cells = key if isinstance(key, tuple) else (key, slice(None))
-        return read_rows(self._factor, rows) @ self._weight[cells].T + self._intercept[cells]
+        return multiply(self._factor, rows, self._weight[cells]) + self._intercept[cells]
 
 
 class Store:
     """What all kinds of store have in common.
 
     Attributes:
+        kind: The command that writes it.
+        factors: Names of the bottleneck arrays; X expands the first.
+        has_intercept: X are logits, so the cells' intercepts are added.
         path: Where it lies.
         attributes: Provenance, options and counts.
         cells: Table of the cells, index `cell_id`, with the `intercept`.
     """
 
     kind = ""
-    factor = ""
+    factors: tuple[str, ...] = ()
+    has_intercept = False
 
     def __init__(self, path: Location) -> None:
         """Open a finished store, at a path or an fsspec URL.
@@ -76,7 +84,7 @@ class Store:
 
     def __len__(self) -> int:
         """Rows of the store."""
-        return self._array(f"obsm/{self.factor}").shape[0]
+        return self.bottleneck.shape[0]
 
     @cached_property
     def cell_weight(self) -> Floats:
@@ -89,9 +97,9 @@ class Store:
         name = str(self._root["obs"].attrs["_index"])
         return pd.Index(values_of(self._root, f"obs/{name}"), name=name)
 
-    def rows(self) -> pd.DataFrame:
-        """Give the table of the rows, in the order of the input."""
-        return read_frame(self._root, "obs")
+    def rows(self, rows: slice = slice(None)) -> pd.DataFrame:
+        """Give the table of the rows, or of some that lie together, in the order of the input."""
+        return read_frame(self._root, "obs", rows)
 
     def cell(self, cell: str | int) -> pd.Series:
         """Give the values of one cell, named or numbered, in all rows."""
@@ -127,7 +135,7 @@ class Store:
             groups.to_numpy() @ self.cell_weight,
             groups.to_numpy() @ self._intercept,
         )
-        values = np.atleast_2d(read_rows(self._array(f"obsm/{self.factor}"), selected) @ weight.T)
+        values = np.atleast_2d(multiply(self.bottleneck, selected, weight))
         return pd.DataFrame(values + intercept, index=self._names(selected), columns=groups.index)
 
     def group_labels(self, labels: str | Sequence[Any] | pd.Series) -> pd.Series:
@@ -148,15 +156,20 @@ class Store:
 
     def _names(self, rows: Rows) -> pd.Index:
         """Names of some rows; a slice does not read the others."""
-        if isinstance(rows, slice) and rows != slice(None) and "row_names" not in self.__dict__:
+        if _are_together(rows) and rows != slice(None) and "row_names" not in self.__dict__:
             name = str(self._root["obs"].attrs["_index"])
             return pd.Index(values_of(self._root, f"obs/{name}", rows), name=name)
         return self.row_names[np.atleast_1d(np.arange(len(self))[rows])]
 
     @property
+    def bottleneck(self) -> ZarrArray:
+        """What X expands: (rows, bottleneck) float32, on disk."""
+        return self.array(f"obsm/{self.factors[0]}")
+
+    @property
     def x(self) -> ZarrArray:
         """(rows, cells) float32, on disk; there is none in the layout `factored`."""
-        return self._array("X")
+        return self.array("X")
 
     @property
     def expanded(self) -> "Expanded":
@@ -165,15 +178,31 @@ class Store:
 
     @cached_property
     def _values(self) -> Expanded:
-        return Expanded(self._array(f"obsm/{self.factor}"), self.cell_weight, self._intercept)
+        return Expanded(self.bottleneck, self.cell_weight, self._intercept)
 
     @property
     def _intercept(self) -> Floats:
         """What X adds to the product: nothing, unless X are logits."""
-        return np.zeros(len(self.cells), dtype=np.float32)
+        return self.has_intercept * self.cells["intercept"].to_numpy(dtype=np.float32)
 
-    def _array(self, name: str) -> ZarrArray:
+    def array(self, name: str) -> ZarrArray:
+        """Give an array on disk by its path."""
         return array_of(self._root, name)
+
+    @property
+    def uns(self) -> dict[tuple[str, str], NDArray[Any]]:
+        """Arrays that are neither of rows nor of cells, by dimension and name."""
+        return read_vectors(self._root, "uns")
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """Where the rows come from; JSON, one entry, or in a merged store one for each of them."""
+        if "merged" in self.attributes:
+            return list(self.attributes["merged"])
+        own = {name: self.attributes[name] for name in INPUTS if name in self.attributes}
+        known = self.attributes["fingerprint"]
+        fingerprint = {name: known[name] for name in OWN if name in known}
+        return [{"store": str(self.path), "rows": len(self), **own, "fingerprint": fingerprint}]
 
     def _cell_number(self, cell: str | int) -> int:
         if isinstance(cell, str):
@@ -196,7 +225,7 @@ class Scores(Store):
     """Effects of variants: rows are ALT alleles, values are delta logits (alt minus ref)."""
 
     kind = "score"
-    factor = "delta_bottleneck"
+    factors = ("delta_bottleneck", "ref_bottleneck")
 
     @property
     def delta_logit(self) -> Expanded:
@@ -206,12 +235,12 @@ class Scores(Store):
     @property
     def delta_bottleneck(self) -> ZarrArray:
         """(variants, bottleneck) float32, on disk."""
-        return self._array("obsm/delta_bottleneck")
+        return self.array("obsm/delta_bottleneck")
 
     @property
     def ref_bottleneck(self) -> ZarrArray:
         """(variants, bottleneck) float32, on disk."""
-        return self._array("obsm/ref_bottleneck")
+        return self.array("obsm/ref_bottleneck")
 
     def variants(self) -> pd.DataFrame:
         """Give the table of the variants, one row per ALT in the order of the file."""
@@ -259,16 +288,13 @@ class Predictions(Store):
     """Accessibility of sequences: values are logits."""
 
     kind = "predict"
-    factor = "bottleneck"
+    factors = ("bottleneck",)
+    has_intercept = True
 
     @property
     def logit(self) -> Expanded:
         """Values by `logit[rows, cells]`, float32."""
         return self._values
-
-    @property
-    def _intercept(self) -> Floats:
-        return self.cells["intercept"].to_numpy(dtype=np.float32)
 
 
 def open_scores(path: Location) -> Scores:
@@ -279,6 +305,16 @@ def open_scores(path: Location) -> Scores:
 def open_predictions(path: Location) -> Predictions:
     """Open what `predict` wrote."""
     return Predictions(path)
+
+
+def open_store(path: Location) -> Scores | Predictions:
+    """Open what any command wrote.
+
+    Raises:
+        StoreError: There is none, it is unfinished, or of another version.
+    """
+    kinds = {kind.kind: kind for kind in (Scores, Predictions)}
+    return kinds[read_attributes(path)["kind"]](path)
 
 
 def read_attributes(path: Location) -> dict[str, Any]:
@@ -325,6 +361,20 @@ def read_rows(array: ZarrArray, rows: Rows) -> Floats:
         if isinstance(rows, int | np.integer | slice):
             return np.asarray(array[rows], dtype=np.float32)
         return np.asarray(array.oindex[np.asarray(rows), :], dtype=np.float32)
+
+
+def multiply(factor: ZarrArray, rows: Rows, weight: Floats) -> Floats:
+    """Give `factor[rows] @ weight.T`, in blocks where rows lie together, so memory stays small."""
+    if not _are_together(rows):
+        return read_rows(factor, rows) @ weight.T
+    start, stop, _ = rows.indices(factor.shape[0])
+    size = factor.chunks[0]
+    edges = [start, *range((start // size + 1) * size, stop, size), max(start, stop)]
+    return np.concatenate([read_rows(factor, slice(*edge)) @ weight.T for edge in pairwise(edges)])
+
+
+def _are_together(rows: Rows) -> TypeGuard[slice]:
+    return isinstance(rows, slice) and rows.step in {None, 1}
 
 
 def group_weights(labels: pd.Series) -> pd.DataFrame:

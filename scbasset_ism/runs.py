@@ -4,7 +4,7 @@ Shards are written by this process, by a few at once, or by workers on other mac
 this with a part each. All of them give the same bytes.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
+from scbasset_ism.encoder import Encoder, Writer
 from scbasset_ism.errors import ReferenceMismatchError, StoreError
+from scbasset_ism.finishing import try_to_finish
 from scbasset_ism.frames import Floats
 from scbasset_ism.pipeline import RunOptions, in_background, progress_bar
 from scbasset_ism.places import Location, place_of
 from scbasset_ism.progress import Part, Progress
-from scbasset_ism.store import Encoder, Plan, Writer, check_room, try_to_finish
+from scbasset_ism.store import Plan, check_room
 from scbasset_ism.workers import run_together
 
 Options = TypeVar("Options", bound=RunOptions)
@@ -55,7 +57,7 @@ def run(make: Callable[[Options], Job], out: Location, options: Options) -> None
         StoreError: The store can't be written, is finished, or was begun by another run.
     """
     job = make(options)
-    progress = begin(job, out, overwrite=options.overwrite)
+    progress = begin(job.encoder, job.fingerprint, out, overwrite=options.overwrite)
     for _ in range(2):  # once more where a shard of an earlier run turns out to be damaged
         if options.n_workers == 1:
             write(job, progress, show=options.progress)
@@ -73,7 +75,8 @@ def run_part(make: Callable[[Options], Job], out: Location, part: Part, options:
         StoreError: As `run` says, or another worker has the part.
     """
     job = make(options)
-    write(job, begin(job, out, overwrite=False), part, show=options.progress)
+    progress = begin(job.encoder, job.fingerprint, out, overwrite=False)
+    write(job, progress, part, show=options.progress)
 
 
 def finalize(out: Location) -> None:
@@ -93,12 +96,19 @@ def finalize(out: Location) -> None:
         )
 
 
-def begin(job: Job, out: Location, *, overwrite: bool) -> Progress:
+def begin(
+    encoder: Encoder,
+    fingerprint: Mapping[str, Any],
+    out: Location,
+    *,
+    overwrite: bool,
+    facts: Mapping[str, Any] | None = None,
+) -> Progress:
     """Begin a store or go on with it, and tell how large it will be."""
     progress = Progress(place_of(out))
-    check_room(progress, job.encoder.schema, job.encoder.plan, overwrite=overwrite)
-    manifest = job.encoder.manifest(job.fingerprint)
-    progress.begin(manifest, job.encoder.skeleton, overwrite=overwrite)
+    check_room(progress, encoder.schema, encoder.plan, overwrite=overwrite)
+    manifest = encoder.manifest(fingerprint, facts)
+    progress.begin(manifest, encoder.skeleton, overwrite=overwrite)
     return progress
 
 

@@ -21,6 +21,7 @@ from scbasset_ism import vcf
 from scbasset_ism.agreement import SelfCheck
 from scbasset_ism.delta import Precision, resolve_precision
 from scbasset_ism.device import Scorer, pick_device
+from scbasset_ism.encoder import Encoder
 from scbasset_ism.errors import ReferenceMismatchError
 from scbasset_ism.frames import Floats
 from scbasset_ism.genome import Genome
@@ -39,7 +40,7 @@ from scbasset_ism.provenance import (
 from scbasset_ism.reader import Scores, open_scores
 from scbasset_ism.regions import Peaks, read_bed
 from scbasset_ism.runs import MISMATCHES_ALLOWED, Job, Rows, run, run_part
-from scbasset_ism.store import Cells, Encoder, Plan, Schema
+from scbasset_ism.store import Cells, Plan, Schema
 from scbasset_ism.streams import batched_by_shard
 from scbasset_ism.variants import Status
 from scbasset_ism.views import all_views

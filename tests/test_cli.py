@@ -293,7 +293,34 @@ def test_verify(run: Run, folder: Path) -> None:
     assert "v.zarr is damaged: 1 problems" in fails(run("verify", "v.zarr"))
     (folder / "r.bed").write_text("1\t1000\t1400\n")
     run("predict", "r.bed")
-    assert run("verify", "r.zarr").exit_code == 0
+    assert "1 rows scored again" in run("verify", "r.zarr").output
+    assert "scored again" not in run("verify", "r.zarr", "--sample", "0", "--model", "x").output
+    fasta = write_fasta(folder / "s.fa", {"s": random_dna(1344)})
+    run("predict", "s.fa")
+    assert "1 rows scored again" in run("verify", "s.zarr").output
+    fasta.unlink()
+    moved = run("verify", "s.zarr")
+    assert moved.exit_code == 0
+    assert "no row was scored again: s.fa is not here" in moved.output
+
+
+def test_merge(run: Run, folder: Path) -> None:
+    for number, pos in enumerate((1000, 1500)):
+        run("score", "v.vcf", "--region", f"1:{pos}-{pos}", "-o", f"{number}.zarr")
+    run("score", "v.vcf")
+    merged = run("merge", "0.zarr", "1.zarr", "-o", "m.zarr")
+    assert merged.exit_code == 0, merged.output
+    assert "2 SCORED" in merged.output
+    assert "4 rows in m.zarr" in merged.output
+    names = open_scores(folder / "v.zarr").row_names
+    assert open_scores(folder / "m.zarr").row_names.equals(names)
+    assert "2 rows scored again" in run("verify", "m.zarr").output
+    assert json.loads(run("inspect", "m.zarr", "--json").output)["merged"][1]["rows"] == 2
+    assert "m.zarr exists" in fails(run("merge", "0.zarr", "1.zarr", "-o", "m.zarr"))
+    again = run("merge", "1.zarr", "0.zarr", "-o", "m.zarr", "--overwrite", "--quiet")
+    assert (again.exit_code, again.output) == (0, "")
+    assert "give two stores" in fails(run("merge", "0.zarr", "-o", "n.zarr"))
+    fails(run("merge", "0.zarr", "1.zarr"), code=2)
 
 
 class TestInspectAndConvert:

@@ -20,12 +20,12 @@ ROWS = [
     {"training_state"},
     {"examples"},
     {"evaluation"},
-    {"scoring", "prediction", "verification"},
-    {"runs"},
+    {"scoring", "prediction", "verification", "merging"},
+    {"runs", "rescoring"},
     {"device", "provenance"},
     {"accessibility", "recipe"},
-    {"pipeline", "reader", "views", "windows", "checkpoint"},
-    {"vcf", "self_check", "store", "folder", "keras"},
+    {"pipeline", "reader", "views", "windows", "checkpoint", "encoder"},
+    {"vcf", "self_check", "store", "finishing", "folder", "keras"},
     {"metrics", "plot", "splits"},
     {"weights", "cells", "regions", "progress", "workers", "delta"},
     {"genome", "reference_pass", "variants", "frames", "locks", "spans"},
@@ -48,7 +48,9 @@ HOMES = {
     "scipy": {"accessibility", "metrics", "evaluation"},
     "sklearn": {"metrics"},
     "tqdm": {"pipeline"},
-    "zarr": {"frames", "store"},
+    "google_crc32c": {"frames"},
+    "numcodecs": {"frames"},
+    "zarr": {"encoder", "finishing", "frames"},
 }
 
 

@@ -13,21 +13,14 @@ from numcodecs.bitround import BitRound
 
 from scbasset_ism import reader
 from scbasset_ism import store as store_module
+from scbasset_ism.encoder import Encoder, Writer, bitround
 from scbasset_ism.errors import StoreError
+from scbasset_ism.finishing import try_to_finish
 from scbasset_ism.frames import Floats
 from scbasset_ism.places import Folder, place_of
 from scbasset_ism.progress import Progress
 from scbasset_ism.reader import Scores, describe_store, open_predictions, open_scores
-from scbasset_ism.store import (
-    Cells,
-    Encoder,
-    Plan,
-    Schema,
-    Writer,
-    bitround,
-    check_room,
-    try_to_finish,
-)
+from scbasset_ism.store import Cells, Plan, Schema, check_room
 
 BOTTLENECK, N_CELLS = 3, 7
 STATUSES = pd.CategoricalDtype(["SCORED", "SYMBOLIC"])
@@ -185,6 +178,7 @@ def test_other_tools_open_it(tmp_path: Path, layout: str, n_rows: int) -> None:
     assert tree["X"].dims == ("variants", "cells")
 
 
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("layout", ["dense", "factored"])
 def test_selections(tmp_path: Path, layout: str) -> None:
     scores, want = write_scores(tmp_path / "s.zarr", 12, layout), expected(12)
@@ -195,6 +189,10 @@ def test_selections(tmp_path: Path, layout: str) -> None:
         (scores.delta_logit[[7, 2], 1:3], want[[7, 2], 1:3]),
         (scores.delta_logit[keep, [6, 0]], want[keep][:, [6, 0]]),
         (scores.delta_logit[2:5, 3], want[2:5, 3]),
+        (scores.delta_logit[3:-2], want[3:-2]),
+        (scores.delta_logit[9:2], want[9:2]),
+        (scores.delta_logit[1::4], want[1::4]),
+        (scores.delta_logit[:], want),
         (scores.cell("AAAC-4"), want[:, 4]),
         (scores.cell(4), want[:, 4]),
         (scores.variant("1:9:A:C"), want[9]),
@@ -207,8 +205,11 @@ def test_selections(tmp_path: Path, layout: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rows", [None, slice(2, 5), [7, 1], 4], ids=["all", "slice", "list", "one"]
+    "rows",
+    [None, slice(2, 11), slice(8, 8), slice(1, 12, 4), [7, 1], 4],
+    ids=["all", "slice", "nothing", "steps", "list", "one"],
 )
+@pytest.mark.usefixtures("small_shards")
 def test_group_mean_is_the_mean_over_the_group(tmp_path: Path, rows: object) -> None:
     scores, want = write_scores(tmp_path / "s.zarr", 12, "factored"), expected(12)
     labels = CELLS.table["cell_type"].to_numpy()

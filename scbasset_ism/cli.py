@@ -16,17 +16,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scbasset_ism import __version__
+from scbasset_ism.cli_options import (
+    RUN_OPTIONS,
+    all_of,
+    cells_option,
+    open_genome,
+    overwrite_option,
+    tell_finished,
+    use_threads,
+)
+from scbasset_ism.cli_stores import finalize, merge, verify
 from scbasset_ism.cli_train import evaluate, train
 from scbasset_ism.errors import ScbassetError
 
 if TYPE_CHECKING:
-    from scbasset_ism.genome import Genome
     from scbasset_ism.model import Scbasset
-    from scbasset_ism.reader import Store
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "multimolecule/scbasset"
+_INTERRUPTED = b"""
+Error: interrupted: the same command (train: with --resume) goes on where this one stopped
+"""
 
 
 class _Echo(logging.Handler):
@@ -42,7 +52,7 @@ def _stop(_signal: int, _frame: object) -> None:
 
     A KeyboardInterrupt could surface in any thread's lock or any finalizer, and be lost there.
     """
-    os.write(2, b"\nError: interrupted: the same command goes on where this one stopped\n")
+    os.write(2, _INTERRUPTED)
     os._exit(1)
 
 
@@ -64,88 +74,6 @@ class Commands(click.Group):
             logger.removeHandler(echo)
 
 
-model_option = click.option(
-    "--model",
-    default=DEFAULT_MODEL,
-    show_default=True,
-    envvar="SCBASSET_ISM_MODEL",
-    show_envvar=True,
-    help="Checkpoint directory, .h5 or .safetensors file, Hugging Face id, or `demo`.",
-)
-genome_option = click.option(
-    "--genome",
-    envvar="SCBASSET_ISM_GENOME",
-    show_envvar=True,
-    help="FASTA file, plain or bgzip. Default for `score`: the VCF's ##reference.",
-)
-cells_option = click.option(
-    "--cells", type=click.Path(), help="TSV with one row per cell: barcodes and their columns."
-)
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-RUN_OPTIONS = [
-    model_option,
-    genome_option,
-    cells_option,
-    click.option("-o", "--output", type=click.Path(), help="Zarr store; default: <input>.zarr"),
-    click.option(
-        "--layout",
-        type=click.Choice(["dense", "factored"]),
-        default="dense",
-        show_default=True,
-        help="dense: every cell written out; factored: 64 times smaller, expanded on reading.",
-    ),
-    click.option(
-        "--dense-precision",
-        type=click.Choice(["float32", "bitround"]),
-        default="float32",
-        show_default=True,
-        help="bitround: 10 bits of the mantissa, max relative error 4.9e-4, about half the bytes.",
-    ),
-    click.option("--rc", is_flag=True, help="Average over both strands."),
-    click.option(
-        "--shifts",
-        type=click.IntRange(0),
-        default=0,
-        show_default=True,
-        help="Average over windows moved by up to N bases to either side.",
-        metavar="N",
-    ),
-    click.option(
-        "--batch-size",
-        type=click.IntRange(1),
-        default=256,
-        show_default=True,
-        help="Rows that go through the network together.",
-    ),
-    click.option(
-        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
-    ),
-    click.option(
-        "--devices",
-        help="Devices, with commas between them: one process for each, at once.",
-        callback=lambda _context, _option, text: tuple(text.split(",")) if text else (),
-    ),
-    click.option(
-        "--workers",
-        type=click.IntRange(1),
-        default=1,
-        show_default=True,
-        help="Processes that share the work.",
-    ),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads of the network."),
-    overwrite_option,
-    quiet_option,
-]
-
-
-def run_options(command: Any) -> Any:
-    """Add the options that all runs have."""
-    for option in reversed(RUN_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
@@ -154,7 +82,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("variants", nargs=-1, required=True)
-@run_options
+@all_of(RUN_OPTIONS)
 @click.option("--region", help="Only variants in chrom:start-stop (1-based, inclusive).")
 @click.option(
     "--ref-mismatch",
@@ -200,7 +128,7 @@ def score(
     from scbasset_ism.scoring import ScoreOptions, score_part, score_variants
 
     with _run(options) as (model, output), vcf.spooled(_source(variants)) as source:
-        genome = _genome(options.pop("genome"), vcf.reference(source))
+        genome = open_genome(options.pop("genome"), vcf.reference(source))
         out = output or _store_beside(variants[0])
         chosen = ScoreOptions(peaks=peaks, **options)
         if part:
@@ -208,12 +136,12 @@ def score(
             score_part(source, genome, model, out, part=which, options=chosen)
             log.info("part %s of %s is written; finalize it when all parts are", which, out)
             return
-        _finished(score_variants(source, genome, model, out, options=chosen), "variants")
+        tell_finished(score_variants(source, genome, model, out, options=chosen), "variants")
 
 
 @main.command()
 @click.argument("regions")
-@run_options
+@all_of(RUN_OPTIONS)
 def predict(regions: str, **options: Any) -> None:
     """Predict the accessibility of REGIONS: per-cell logits.
 
@@ -231,75 +159,8 @@ def predict(regions: str, **options: Any) -> None:
         elif _is_fasta(Path(regions)):
             predictions = predict_sequences(Path(regions), model, out, options=run)
         else:
-            predictions = predict_regions(regions, _genome(genome), model, out, options=run)
-        _finished(predictions, "windows")
-
-
-@main.command()
-@click.argument("store")
-def finalize(store: str) -> None:
-    """Check all parts of STORE and mark it complete; name the shards that are missing."""
-    from scbasset_ism import runs
-
-    runs.finalize(store)
-    log.info("%s is complete", store)
-
-
-@main.command()
-@click.argument("stores", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, help="Zarr store of all their rows.")
-@overwrite_option
-@quiet_option
-def merge(stores: tuple[str, ...], output: str, overwrite: bool, quiet: bool) -> None:
-    """Join finished STORES that differ in their input alone, such as one for each chromosome.
-
-    The rows follow each other in the order in which the stores are named.
-    """
-    from scbasset_ism import merging
-
-    _hush(quiet)
-    merged = merging.merge(stores, output, overwrite=overwrite, progress=not quiet)
-    _finished(merged, "rows")
-
-
-@main.command()
-@click.argument("store")
-@click.option("--model", help="Default: the one that the store names.")
-@click.option("--genome", help="Default: the one that the store names.")
-@click.option(
-    "--sample",
-    type=click.IntRange(0),
-    default=64,
-    show_default=True,
-    help="Rows to score again by full float32 passes; 0 needs neither model nor genome.",
-)
-@click.option("--seed", default=0, show_default=True, help="Which rows.")
-def verify(store: str, model: str | None, genome: str | None, sample: int, seed: int) -> None:
-    """Check every byte of STORE, and a sample of its scores against their definition."""
-    from scbasset_ism.checkpoint import load_model
-    from scbasset_ism.reader import open_store
-    from scbasset_ism.verification import verify_files, verify_scores
-
-    written = open_store(store)
-    if sample:
-        attributes = written.attributes
-        own = attributes.get("genome", {}).get("path")
-        bases = _genome(genome or own) if own else None
-        scorer = load_model(model or attributes["model"]["source"])
-        found = verify_scores(store, bases, scorer, sample=sample, seed=seed)
-    else:
-        found = verify_files(written)
-    click.echo(f"{found.n_arrays:>12,} arrays read, {found.n_bytes:,} bytes")
-    if found.n_sampled:
-        click.echo(f"{found.n_sampled:>12,} rows scored again")
-        click.echo(f"{found.largest:>12.3g} largest number of the bottleneck among them")
-        click.echo(f"{found.error:>12.3g} largest error")
-    if found.unchecked:
-        click.echo(f"  no row was scored again: {found.unchecked}")
-    for problem in found.problems:
-        click.echo(f"     problem {problem}")
-    if found.problems:
-        raise ScbassetError(f"{store} is damaged: {len(found.problems):,} problems, listed above")
+            predictions = predict_regions(regions, open_genome(genome), model, out, options=run)
+        tell_finished(predictions, "windows")
 
 
 @main.command("demo")
@@ -313,7 +174,7 @@ def run_demo(folder: str) -> None:
     from scbasset_ism import demo
 
     scores = demo.run(folder)
-    _finished(scores, "variants")
+    tell_finished(scores, "variants")
     click.echo(demo.table(scores))
     click.echo(demo.next_steps(folder))
 
@@ -366,8 +227,8 @@ def inspect(path: str, as_json: bool) -> None:
         click.echo(line)
 
 
-main.add_command(train)
-main.add_command(evaluate)
+for command in (finalize, verify, merge, train, evaluate):
+    main.add_command(command)
 
 
 @contextmanager
@@ -378,21 +239,12 @@ def _run(options: dict[str, Any]) -> Iterator[tuple["Scbasset", str | None]]:
     """
     from scbasset_ism.checkpoint import load_model
 
-    quiet, output, threads = options.pop("quiet"), options.pop("output"), options.pop("threads")
-    _hush(quiet)
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
+    quiet, output = options.pop("quiet"), options.pop("output")
+    use_threads(options.pop("threads"), quiet=quiet)
     model = load_model(options.pop("model"), cells=options.pop("cells"))
     log.info("model: %s, %d cells", model.provenance.get("source"), model.config.n_cells)
     options["progress"] = not quiet
     yield model, output
-
-
-def _hush(quiet: bool) -> None:
-    if quiet:
-        logging.getLogger("scbasset_ism").setLevel(logging.WARNING)
 
 
 def _source(variants: tuple[str, ...]) -> Any:
@@ -402,19 +254,6 @@ def _source(variants: tuple[str, ...]) -> Any:
     if len(variants) == 1 and (":" not in variants[0] or _is_file(variants[0])):
         return variants[0]
     return [Variant.parse(text) for text in variants]
-
-
-def _genome(path: str | None, reference: str | None = None) -> "Genome":
-    """Open the genome that was named, else the VCF's own."""
-    from scbasset_ism.genome import Genome
-
-    own = reference.removeprefix("file://") if reference else None
-    if path is None and (own is None or not Path(own).is_file()):
-        said = f"; the VCF names {own}, which is no file here" if own else ""
-        raise click.UsageError(f"which genome? give --genome FASTA or $SCBASSET_ISM_GENOME{said}")
-    genome = Genome(path or own or "")
-    log.info("genome: %s, %d contigs", genome.path, len(genome.contigs))
-    return genome
 
 
 def _store_beside(source: str) -> str:
@@ -440,14 +279,6 @@ def _is_fasta(path: Path) -> bool:
         is_gzip = file.read(2) == b"\x1f\x8b"
     with gzip.open(path) if is_gzip else path.open("rb") as file:
         return file.read(1) == b">"
-
-
-def _finished(store: "Store", unit: str) -> None:
-    """Print the count of each status and where the store lies."""
-    counts = {status: n for status, n in store.attributes["counts"].items() if n}
-    for status, count in counts.items():
-        log.info("%12s %s", f"{count:,}", status)
-    log.info("%12s %s in %s", f"{len(store):,}", unit, store.path)
 
 
 def _lines(description: Any, indent: str = "") -> Iterator[str]:

@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from scbasset_ism.genome import Genome
+    from scbasset_ism.reader import Store
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ model_option = click.option(
     show_default=True,
     envvar="SCBASSET_ISM_MODEL",
     show_envvar=True,
-    help="Checkpoint directory, .h5 or .safetensors file, or Hugging Face id.",
+    help="Checkpoint directory, .h5 or .safetensors file, Hugging Face id, or `demo`.",
 )
 genome_option = click.option(
     "--genome",
@@ -33,6 +34,65 @@ threads_option = click.option(
     "--threads", type=click.IntRange(1), help="CPU threads of the network."
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+
+
+cells_option = click.option(
+    "--cells", type=click.Path(), help="TSV with one row per cell: barcodes and their columns."
+)
+RUN_OPTIONS = [
+    model_option,
+    genome_option,
+    cells_option,
+    click.option("-o", "--output", type=click.Path(), help="Zarr store; default: <input>.zarr"),
+    click.option(
+        "--layout",
+        type=click.Choice(["dense", "factored"]),
+        default="dense",
+        show_default=True,
+        help="dense: every cell written out; factored: 64 times smaller, expanded on reading.",
+    ),
+    click.option(
+        "--dense-precision",
+        type=click.Choice(["float32", "bitround"]),
+        default="float32",
+        show_default=True,
+        help="bitround: 10 bits of the mantissa, max relative error 4.9e-4, about half the bytes.",
+    ),
+    click.option("--rc", is_flag=True, help="Average over both strands."),
+    click.option(
+        "--shifts",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Average over windows moved by up to N bases to either side.",
+        metavar="N",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1),
+        default=256,
+        show_default=True,
+        help="Rows that go through the network together.",
+    ),
+    click.option(
+        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
+    ),
+    click.option(
+        "--devices",
+        help="Devices, with commas between them: one process for each, at once.",
+        callback=lambda _context, _option, text: tuple(text.split(",")) if text else (),
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Processes that share the work.",
+    ),
+    threads_option,
+    overwrite_option,
+    quiet_option,
+]
 
 
 def all_of(options: list[Any]) -> Callable[[Any], Any]:
@@ -67,3 +127,11 @@ def open_genome(path: str | None, reference: str | None = None) -> "Genome":
     genome = Genome(path or own or "")
     log.info("genome: %s, %d contigs", genome.path, len(genome.contigs))
     return genome
+
+
+def tell_finished(store: "Store", unit: str) -> None:
+    """Print the count of each status and where the store lies."""
+    counts = {status: n for status, n in store.attributes["counts"].items() if n}
+    for status, count in counts.items():
+        log.info("%12s %s", f"{count:,}", status)
+    log.info("%12s %s in %s", f"{len(store):,}", unit, store.path)

@@ -25,7 +25,7 @@ DATA_OPTIONS = [
     click.option("--matrix", type=click.Path(), help="Matrix Market file, where DATA is BED."),
     click.option("--barcodes", type=click.Path(), help="Names of its cells, one a line, or TSV."),
     genome_option,
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps."),
+    click.option("--device", default="auto", help="auto, cpu, cuda, mps."),
     threads_option,
     quiet_option,
 ]
@@ -64,14 +64,13 @@ RECIPE_OPTIONS = [
 ]
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @all_of(DATA_OPTIONS)
 @click.option("-o", "--output", type=click.Path(), required=True, help="Checkpoint folder.")
 @click.option(
     "--split",
     type=click.Choice(["intervals", "random"]),
     default="intervals",
-    show_default=True,
     help="90/5/5 by place, so that no base is shared; or at random, as the authors do.",
 )
 @click.option("--test-regions", type=click.Path(), help="BED: what the final test is on.")

@@ -14,7 +14,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 ROWS = [
     {"cli"},
     {"demo"},
-    {"cli_train"},
+    {"cli_stores", "cli_train"},
     {"cli_options"},
     {"training"},
     {"training_state"},
@@ -35,7 +35,7 @@ ROWS = [
 ]
 HOMES = {
     "anndata": {"accessibility"},
-    "click": {"cli", "cli_options", "cli_train"},
+    "click": {"cli", "cli_options", "cli_stores", "cli_train"},
     "fcntl": {"locks"},
     "fsspec": {"places"},
     "h5py": {"keras"},

@@ -409,6 +409,16 @@ class TestObjectStore:
         place = place_of(url)
         assert {name: place.read(name) for name in place.sizes()} == want
 
+    def test_what_another_package_is_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def absent(url: str) -> None:
+            raise ImportError(f"install what reads {url}")
+
+        monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
+        with pytest.raises(StoreError, match=r"needs .* pip install 'scbasset-ism\[s3\]'"):
+            write("s3://bucket/s.zarr")
+        with pytest.raises(StoreError, match="needs another package: install what reads az://"):
+            write("az://bucket/s.zarr")
+
     def test_what_is_no_place(self) -> None:
         with pytest.raises(StoreError, match="abacus://x can't be used"):
             write("abacus://x")

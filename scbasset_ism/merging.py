@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import accumulate
+from itertools import accumulate, combinations, product, starmap
 from typing import Any
 
 import numpy as np
@@ -88,18 +88,15 @@ def _open(paths: Sequence[Location], out: Location) -> list[Source]:
     if any(_is_same(place_of(path), place_of(out)) for path in paths):
         raise StoreError(f"{out} can't be merged into itself: choose another output")
     stores = [open_store(path) for path in paths]
-    seen: dict[str, Location] = {}
     for store in stores:
         if not len(store):
             raise StoreError(f"{store.path} has no rows: leave it out")
-        _check_alike(stores[0], store)
-        for one in store.inputs:
-            key = json.dumps(one["fingerprint"], sort_keys=True)
-            if key in seen:
-                raise StoreError(
-                    f"{store.path} has the same input as {seen[key]}: rows would be there twice"
-                )
-            seen[key] = store.path
+    for before, store in combinations(stores, 2):
+        _check_alike(before, store)
+        if any(starmap(_overlap, product(before.inputs, store.inputs))):
+            raise StoreError(
+                f"{store.path} has the same input as {before.path}: rows would be there twice"
+            )
     rows = accumulate(map(len, stores), initial=0)
     records = accumulate(map(_n_records, stores), initial=0)
     return [Source(*one) for one in zip(stores, rows, records, strict=False)]
@@ -109,6 +106,13 @@ def _is_same(a: Place, b: Place) -> bool:
     if isinstance(a, Folder) and isinstance(b, Folder):
         return a.path.resolve() == b.path.resolve()
     return str(a) == str(b)
+
+
+def _overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two inputs are the same file, in the same region or as a whole."""
+    one, other = ({"region": None} | dict(x["fingerprint"]) for x in (a, b))
+    regions = {one.pop("region"), other.pop("region")}
+    return one == other and (len(regions) == 1 or None in regions)
 
 
 def _check_alike(first: Stored, other: Stored) -> None:

@@ -87,7 +87,10 @@ class Bucket:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(self.url)
         except ImportError as error:
-            raise StoreError(f"{url} needs another package: {error}") from error
+            scheme = url.partition("://")[0]
+            extra = {"s3": "s3", "gs": "gs", "gcs": "gs"}.get(scheme)
+            hint = f"pip install 'scbasset-ism[{extra}]'" if extra else error
+            raise StoreError(f"{url} needs another package: {hint}") from error
         except ValueError as error:
             raise StoreError(f"{url} can't be used: {error}") from error
 

@@ -116,14 +116,9 @@ class Progress:
         ):
             known = None if overwrite else self.manifest()
             if known is None:
-                try:
-                    self._check_free_to_begin(overwrite=overwrite)
-                except StoreError:
-                    self.folder.clear()
-                    raise
-                self._forget()
+                known = self._make_room(overwrite=overwrite)
+            if known is None:
                 self.folder.write(MANIFEST, _seal(vars(manifest)))
-                self._clear_store()
             else:
                 known.check(manifest.fingerprint, self.store)
             for name, content in skeleton.items():
@@ -250,6 +245,24 @@ class Progress:
             if marker is not None and marker["run"] == manifest.run:
                 found[shard] = marker
         return found
+
+    def _make_room(self, *, overwrite: bool) -> Manifest | None:
+        """Clear what may be replaced; give the manifest of a worker that has begun by now.
+
+        Nothing is removed without `overwrite`: where there are no locks, several workers may begin
+        the store at once, and write the same bytes.
+        """
+        try:
+            self._check_free_to_begin(overwrite=overwrite)
+        except StoreError:
+            if not overwrite and (known := self.manifest()):
+                return known
+            self.folder.clear()  # no run is there: a manifest is written before the store is
+            raise
+        if overwrite:
+            self._forget()
+            self._clear_store()
+        return None
 
     def _check_free_to_begin(self, *, overwrite: bool) -> None:
         """Raise StoreError where something lies in the way."""

@@ -32,7 +32,7 @@ from scbasset_ism.evaluation import Metrics
 from scbasset_ism.examples import Examples
 from scbasset_ism.locks import locked
 from scbasset_ism.model import ConvBlock, Scbasset, gelu, one_hot
-from scbasset_ism.pipeline import prefetch, progress_bar
+from scbasset_ism.pipeline import prefetch, step_bar
 from scbasset_ism.places import Folder
 from scbasset_ism.plot import training_svg
 from scbasset_ism.provenance import weights_sha256
@@ -131,7 +131,7 @@ def train_epoch(state: TrainState, examples: Examples, recipe: Recipe, *, show: 
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         closing(prefetch(examples.batches(recipe, epoch))) as batches,
-        progress_bar(n, show=show, unit=f" batches of epoch {epoch + 1}") as advance,
+        step_bar(n, f"epoch {epoch + 1}", show=show) as advance,
     ):
         torch.manual_seed(recipe.seed * 1_000_003 + epoch)  # of the dropout
         for i, (codes, labels) in enumerate(batches):
@@ -146,7 +146,7 @@ def train_epoch(state: TrainState, examples: Examples, recipe: Recipe, *, show: 
                 raise TrainingError(
                     f"the loss is {total} in epoch {epoch + 1}: take a lower --learning-rate"
                 )
-            advance(1, loss=total / (i + 1), **last)
+            advance(loss=total / (i + 1), **last)
     return total / n
 
 

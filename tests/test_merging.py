@@ -170,6 +170,9 @@ def test_another_genome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     a, b = write_pieces(tmp_path, 8, 8)
     whole = Progress.write
 
+    def unknown(self: Progress, shard: int, files: object, facts: dict[str, object]) -> None:
+        whole(self, shard, files, facts | {"contig_md5": {}})  # type: ignore[arg-type]
+
     def other(self: Progress, shard: int, files: object, facts: dict[str, object]) -> None:
         whole(self, shard, files, facts | {"contig_md5": {"1": "cd"}})  # type: ignore[arg-type]
 
@@ -177,6 +180,11 @@ def test_another_genome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     write_fake(b, Fake(n_rows=8, first=8), overwrite=True)
     with pytest.raises(StoreError, match="contig 1 was ab and is cd"):
         merge([a, b], tmp_path / "m.zarr")
+    c = tmp_path / "c.zarr"
+    monkeypatch.setattr(Progress, "write", unknown)
+    write_fake(c, Fake(n_rows=8, first=16))
+    with pytest.raises(StoreError, match=r"from_8.zarr can't be merged with .*from_0.zarr"):
+        merge([c, a, b], tmp_path / "m.zarr")
 
 
 HARM: dict[str, Callable[[Path], object]] = {
@@ -261,6 +269,9 @@ class TestRealRuns:
             options = ScoreOptions(batch_size=3, region=region)
             out = tmp_path / f"{name}.zarr"
             score_variants(source, tiny_genome, tiny_model, out, options=options)
+        if by == "region":
+            with pytest.raises(StoreError, match="has the same input as"):
+                merge([tmp_path / "1.zarr", tmp_path / "both.zarr"], tmp_path / "m.zarr")
         merged = merge([tmp_path / "1.zarr", tmp_path / "2.zarr"], tmp_path / "m.zarr")
         whole = open_scores(tmp_path / "both.zarr")
         assert merged.rows().equals(whole.rows()) or n_first == 7

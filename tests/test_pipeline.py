@@ -1,12 +1,14 @@
 """Threads keep the order, stay bounded, and hand over errors."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from scbasset_ism.pipeline import DEPTH, in_background, prefetch
+from scbasset_ism import pipeline
+from scbasset_ism.pipeline import DEPTH, Estimate, in_background, prefetch, progress_bar
 from scbasset_ism.streams import batched
 
 
@@ -93,3 +95,39 @@ def test_an_error_of_the_caller_drops_what_waits() -> None:
     with pytest.raises(KeyError):
         fail_after_three()
     assert len(done) < 3
+
+
+class TestEstimate:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """The time, which only the test changes."""
+        now = [100.0]
+        monkeypatch.setattr(pipeline, "perf_counter", lambda: now[0])
+        return now
+
+    def test_it_is_told_once_after_the_first_rows(self, clock: list[float]) -> None:
+        estimate, told = Estimate(1_000_000), []
+        for seconds, rows in [(60, 250), (0.5, 250), (1, 0), (1, 250), (9, 250), (9, 250)]:
+            clock[0] += seconds
+            told.append(estimate(rows))
+        assert told.count("") == 5
+        assert told[3] == "time: about 83 min for the next 999,250 rows, at 200 rows a second"
+
+    def test_short_runs_say_nothing(self, clock: list[float]) -> None:
+        for n_rows, seconds in ((200, 60.0), (600, 0.3)):
+            estimate = Estimate(n_rows)
+            for _ in range(0, n_rows, 100):
+                clock[0] += seconds
+                assert not estimate(100)
+
+    def test_a_run_says_it(
+        self, clock: list[float], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "scbasset_ism")
+        with progress_bar(1000, 200, show=True) as advance:
+            for _ in range(3):
+                clock[0] += 10
+                advance(100)
+        assert [record.message for record in caplog.records] == [
+            "time: about 60 s for the next 600 rows, at 10 rows a second"
+        ]

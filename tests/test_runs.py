@@ -383,6 +383,42 @@ class TestObjectStore:
         with pytest.raises(StoreError, match="the store is damaged"):
             open_scores(url).cell(3)
 
+    @pytest.mark.parametrize("when", ["before", "between"])
+    def test_two_workers_that_begin_at_once(
+        self, tmp_path: Path, want: dict[str, bytes], when: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """There are no locks: one looks before the other has begun, and goes on after it wrote."""
+        url = f"memory://{tmp_path.name}/s.zarr"
+        look, looked = Progress.manifest, []
+
+        def early(self: Progress) -> object:
+            looked.append(look(self))
+            if len(looked) == 1 and when == "between":
+                part(url, "1/2")
+            return looked[-1]
+
+        if when == "before":
+            part(url, "1/2")
+        monkeypatch.setattr(Progress, "manifest", early)
+        monkeypatch.setattr(runs, "check_room", lambda *_, **__: None)
+        part(url, "2/2")
+        assert (looked[0] is None) == (when == "between")
+        monkeypatch.undo()
+        assert Progress(place_of(url)).missing() == []
+        finalize(url)
+        place = place_of(url)
+        assert {name: place.read(name) for name in place.sizes()} == want
+
+    def test_what_another_package_is_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def absent(url: str) -> None:
+            raise ImportError(f"install what reads {url}")
+
+        monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
+        with pytest.raises(StoreError, match=r"needs .* pip install 'scbasset-ism\[s3\]'"):
+            write("s3://bucket/s.zarr")
+        with pytest.raises(StoreError, match="needs another package: install what reads az://"):
+            write("az://bucket/s.zarr")
+
     def test_what_is_no_place(self) -> None:
         with pytest.raises(StoreError, match="abacus://x can't be used"):
             write("abacus://x")

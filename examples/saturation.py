@@ -1,8 +1,9 @@
 """Draws what every substitution of a stretch of DNA does to some cells, as sequence logos.
 
-    python examples/saturation.py 20:55990385-55990425 --model demo --genome genome.fa.gz \
-        --group "erythroid=UwdukeK562" --group "T cells=E033,E034" -o figure.svg
+    python examples/saturation.py 20:56754765-56754805 --model demo --genome genome.fa.gz \
+        --group "K562=UwdukeK562" --group "stem cells=pluripotent" -o figure.svg
 
+A group is named by ids of cells, or by what stands in any column of their table.
 The window is centred on the region. A letter is as high as the logit that its base is worth: the
 base's own delta (0) less the mean over the four bases, as in the authors' notebook. So a motif that
 opens the place stands upright.
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("region", type=Region.parse, help="chrom:first-last, 1-based")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--genome", type=Genome, required=True)
-    parser.add_argument("--group", action="append", required=True, help="name=cell,cell,...")
+    parser.add_argument("--group", action="append", required=True, help="name=cells")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     model, region = load_model(args.model), args.region
@@ -50,10 +51,10 @@ def main() -> None:
     axes = figure.subplots(len(args.group), squeeze=False, sharex=True, sharey=True)[:, 0]
     for ax, group in zip(axes, args.group, strict=True):
         name, _, cells = group.partition("=")
-        columns = model.cells.index.get_indexer(cells.split(","))
-        if (columns < 0).any():
-            parser.error(f"the model has no cell of the names {cells}")
-        logo(sequence, values[:, :, columns].mean(2).numpy(), ax, start=region.start + 1)
+        members = model.cells.reset_index().isin(cells.split(",")).any(axis=1).to_numpy()
+        if not members.any():
+            parser.error(f"the model has no cell called {cells}")
+        logo(sequence, values[:, :, members].mean(2).numpy(), ax, start=region.start + 1)
         ax.set_title(name, loc="left", fontsize=9)
     axes[-1].set_xlabel(f"position on {region.chrom}")
     figure.savefig(args.output)

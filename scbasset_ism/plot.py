@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 # Okabe & Ito's colours, which colour-blind readers tell apart.
@@ -31,8 +32,9 @@ def logo(sequence: str, values: NDArray[np.floating[Any]], ax: Axes, *, start: i
     frame.index = pd.RangeIndex(start, start + len(frame))
     logomaker.Logo(frame, ax=ax, color_scheme=BASE_COLOURS, flip_below=False)
     ax.axhline(0, color="black", linewidth=0.5)
-    ax.set(ylabel="logits")
-    ax.ticklabel_format(axis="x", style="plain", useOffset=False)
+    ax.set(ylabel="logits", xlim=(start - 0.5, start + len(frame) - 0.5))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     return ax
 
 

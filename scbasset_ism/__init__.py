@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Accessibility": "accessibility",
+    "AttributionOptions": "attribution",
+    "Attributions": "contributions",
     "Config": "model",
     "Genome": "genome",
     "Metrics": "evaluation",
@@ -24,6 +26,7 @@ _HOME = {
     "Status": "variants",
     "TrainOptions": "training",
     "Variant": "variants",
+    "attribute": "attribution",
     "convert": "checkpoint",
     "evaluate": "evaluation",
     "finalize": "runs",
@@ -37,6 +40,7 @@ _HOME = {
     "read_accessibility": "accessibility",
     "read_examples": "examples",
     "save_checkpoint": "checkpoint",
+    "save_modisco": "contributions",
     "score_part": "scoring",
     "score_variants": "scoring",
     "train": "training",

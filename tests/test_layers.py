@@ -27,14 +27,15 @@ ROWS = [
     {"pipeline", "reader", "views", "windows", "checkpoint", "encoder"},
     {"vcf", "self_check", "store", "finishing", "folder", "keras"},
     {"metrics", "plot", "splits"},
-    {"weights", "cells", "regions", "progress", "workers", "delta"},
+    {"weights", "cells", "regions", "progress", "workers", "delta", "attribution"},
     {"genome", "reference_pass", "variants", "frames", "locks", "spans"},
-    {"model", "agreement"},
-    {"bases", "places", "streams"},
+    {"model", "agreement", "shuffles"},
+    {"bases", "places", "streams", "contributions"},
     {"errors"},
 ]
 HOMES = {
     "anndata": {"accessibility"},
+    "captum": {"attribution"},
     "click": {"cli", "cli_options", "cli_stores", "cli_train"},
     "fcntl": {"locks"},
     "fsspec": {"places"},

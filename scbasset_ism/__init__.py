@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Accessibility": "accessibility",
+    "AlleleAttributions": "alleles",
     "AttributionOptions": "attribution",
     "Attributions": "contributions",
     "Config": "model",
@@ -27,6 +28,7 @@ _HOME = {
     "TrainOptions": "training",
     "Variant": "variants",
     "attribute": "attribution",
+    "attribute_alleles": "alleles",
     "convert": "checkpoint",
     "evaluate": "evaluation",
     "finalize": "runs",

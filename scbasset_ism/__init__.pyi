@@ -1,5 +1,7 @@
 """Types of the public names, which `__init__.py` imports on first use."""
 
+from scbasset_ism.alleles import AlleleAttributions as AlleleAttributions
+from scbasset_ism.alleles import attribute_alleles as attribute_alleles
 from scbasset_ism.attribution import AttributionOptions as AttributionOptions
 from scbasset_ism.attribution import attribute as attribute
 from scbasset_ism.checkpoint import (

@@ -22,7 +22,7 @@ ROWS = [
     {"evaluation"},
     {"scoring", "prediction", "verification", "merging"},
     {"runs", "rescoring"},
-    {"device", "provenance"},
+    {"device", "provenance", "alleles"},
     {"accessibility", "recipe"},
     {"pipeline", "reader", "views", "windows", "checkpoint", "encoder"},
     {"vcf", "self_check", "store", "finishing", "folder", "keras"},

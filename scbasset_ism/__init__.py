@@ -10,6 +10,9 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Accessibility": "accessibility",
+    "AlleleAttributions": "alleles",
+    "AttributionOptions": "attribution",
+    "Attributions": "contributions",
     "Config": "model",
     "Genome": "genome",
     "Metrics": "evaluation",
@@ -24,6 +27,8 @@ _HOME = {
     "Status": "variants",
     "TrainOptions": "training",
     "Variant": "variants",
+    "attribute": "attribution",
+    "attribute_alleles": "alleles",
     "convert": "checkpoint",
     "evaluate": "evaluation",
     "finalize": "runs",
@@ -37,6 +42,7 @@ _HOME = {
     "read_accessibility": "accessibility",
     "read_examples": "examples",
     "save_checkpoint": "checkpoint",
+    "save_modisco": "contributions",
     "score_part": "scoring",
     "score_variants": "scoring",
     "train": "training",

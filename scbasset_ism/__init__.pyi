@@ -1,5 +1,9 @@
 """Types of the public names, which `__init__.py` imports on first use."""
 
+from scbasset_ism.alleles import AlleleAttributions as AlleleAttributions
+from scbasset_ism.alleles import attribute_alleles as attribute_alleles
+from scbasset_ism.attribution import AttributionOptions as AttributionOptions
+from scbasset_ism.attribution import attribute as attribute
 from scbasset_ism.checkpoint import (
     convert as convert,
 )
@@ -9,6 +13,8 @@ from scbasset_ism.checkpoint import (
 from scbasset_ism.checkpoint import (
     save_checkpoint as save_checkpoint,
 )
+from scbasset_ism.contributions import Attributions as Attributions
+from scbasset_ism.contributions import save_modisco as save_modisco
 from scbasset_ism.errors import ScbassetError as ScbassetError
 from scbasset_ism.genome import Genome as Genome
 from scbasset_ism.merging import merge as merge

@@ -42,6 +42,21 @@ from scbasset_ism.reader import (
     open_scores as open_scores,
 )
 from scbasset_ism.runs import finalize as finalize
+from scbasset_ism.saturation import (
+    IsmOptions as IsmOptions,
+)
+from scbasset_ism.saturation import (
+    saturate as saturate,
+)
+from scbasset_ism.saturation import (
+    saturate_part as saturate_part,
+)
+from scbasset_ism.saturations import (
+    Saturations as Saturations,
+)
+from scbasset_ism.saturations import (
+    open_saturations as open_saturations,
+)
 from scbasset_ism.scoring import ScoreOptions as ScoreOptions
 from scbasset_ism.scoring import score_part as score_part
 from scbasset_ism.scoring import score_variants as score_variants

@@ -20,8 +20,11 @@ from scbasset_ism.cli_options import (
     RUN_OPTIONS,
     all_of,
     cells_option,
+    factored_option,
+    layout_option,
     open_genome,
     overwrite_option,
+    precision_option,
     tell_finished,
     use_threads,
 )
@@ -99,13 +102,7 @@ def main() -> None:
     help="What lies in the middle of the window; peak needs --peaks.",
 )
 @click.option("--peaks", type=click.Path(), help="BED file of peaks.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Of the products of differences; auto is float32 for score.",
-)
+@precision_option
 @click.option("--part", help="Only this part of the rows, as 2/8; `finalize` comes after all.")
 def score(
     variants: tuple[str, ...],
@@ -121,8 +118,7 @@ def score(
     """
     if (center == "peak") != (peaks is not None):
         raise click.UsageError("--center peak and --peaks BED belong together")
-    if part and (options["overwrite"] or options["workers"] > 1 or options["devices"]):
-        raise click.UsageError("--part goes without --overwrite, --workers and --devices")
+    _check_part(part, options)
     from scbasset_ism import vcf
     from scbasset_ism.progress import Part
     from scbasset_ism.scoring import ScoreOptions, score_part, score_variants
@@ -161,6 +157,49 @@ def predict(regions: str, **options: Any) -> None:
         else:
             predictions = predict_regions(regions, open_genome(genome), model, out, options=run)
         tell_finished(predictions, "windows")
+
+
+@main.command()
+@click.argument("source", nargs=-1, required=True, metavar="VARIANTS|REGIONS")
+@all_of([option for option in RUN_OPTIONS if option is not layout_option])
+@factored_option
+@click.option(
+    "--span",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Bases mutated around a variant (default: all of the window); of regions, at most so "
+    "many in one window (default: a quarter of it).",
+)
+@click.option(
+    "--allele",
+    type=click.Choice(["ref", "alt", "both"]),
+    default="ref",
+    show_default=True,
+    help="Haplotype that is mutated around a variant.",
+)
+@precision_option
+@click.option("--part", help="Only this part of the windows, as 2/8; `finalize` comes after all.")
+def ism(source: tuple[str, ...], part: str | None, **options: Any) -> None:
+    """Mutate every base around VARIANTS or of REGIONS to every other: per-cell delta logits.
+
+    VARIANTS as in `score`. REGIONS is a file that ends in .bed or .narrowPeak, perhaps with .gz;
+    or regions as chr20:1000001-1000500.
+    """
+    _check_part(part, options)
+    from scbasset_ism import vcf
+    from scbasset_ism.progress import Part
+    from scbasset_ism.saturation import IsmOptions, is_bed, saturate, saturate_part
+
+    with _run(options) as (model, output), vcf.spooled(_ism_source(source)) as given:
+        own = None if is_bed(given) or not isinstance(given, str | Path) else vcf.reference(given)
+        genome = open_genome(options.pop("genome"), own)
+        out, chosen = output or _store_beside(source[0]), IsmOptions(**options)
+        if part:
+            which = Part.parse(part)
+            saturate_part(given, genome, model, out, part=which, options=chosen)
+            log.info("part %s of %s is written; finalize it when all parts are", which, out)
+            return
+        tell_finished(saturate(given, genome, model, out, options=chosen), "windows")
 
 
 @main.command("demo")
@@ -256,12 +295,36 @@ def _source(variants: tuple[str, ...]) -> Any:
     return [Variant.parse(text) for text in variants]
 
 
+def _ism_source(source: tuple[str, ...]) -> Any:
+    """Take arguments that look like regions for regions."""
+    from scbasset_ism.regions import Region
+
+    is_typed = not _is_file(source[0]) and source[0].count(":") == 1 and "-" in source[0]
+    return [Region.parse(text) for text in source] if is_typed else _source(source)
+
+
+def _check_part(part: str | None, options: dict[str, Any]) -> None:
+    if part and (options["overwrite"] or options["workers"] > 1 or options["devices"]):
+        raise click.UsageError("--part goes without --overwrite, --workers and --devices")
+
+
 def _store_beside(source: str) -> str:
     """Name the output after the input, in the current folder."""
     name = Path(source).name
     if not _is_file(source):
         raise click.UsageError(f"where to? {source[:40]!r} names no file: give --output")
-    for suffix in (".gz", ".bgz", ".vcf", ".bcf", ".tsv", ".parquet", ".bed", ".fa", ".fasta"):
+    for suffix in (
+        ".gz",
+        ".bgz",
+        ".vcf",
+        ".bcf",
+        ".tsv",
+        ".parquet",
+        ".bed",
+        ".narrowPeak",
+        ".fa",
+        ".fasta",
+    ):
         name = name.removesuffix(suffix)
     return f"{name}.zarr"
 

@@ -39,18 +39,34 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors on
 cells_option = click.option(
     "--cells", type=click.Path(), help="TSV with one row per cell: barcodes and their columns."
 )
+layout_option = click.option(
+    "--layout",
+    type=click.Choice(["dense", "factored"]),
+    default="dense",
+    show_default=True,
+    help="dense: every cell written out; factored: 64 times smaller, expanded on reading.",
+)
+factored_option = click.option(
+    "--layout",
+    type=click.Choice(["dense", "factored"]),
+    default="factored",
+    show_default=True,
+    help="dense: every cell written out, 16 bytes a base and cell; factored: expanded on reading.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of the products of differences; auto is float32 for `score`, and for `ism` bfloat16 "
+    "where the device has units for it.",
+)
 RUN_OPTIONS = [
     model_option,
     genome_option,
     cells_option,
     click.option("-o", "--output", type=click.Path(), help="Zarr store; default: <input>.zarr"),
-    click.option(
-        "--layout",
-        type=click.Choice(["dense", "factored"]),
-        default="dense",
-        show_default=True,
-        help="dense: every cell written out; factored: 64 times smaller, expanded on reading.",
-    ),
+    layout_option,
     click.option(
         "--dense-precision",
         type=click.Choice(["float32", "bitround"]),

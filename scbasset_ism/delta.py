@@ -102,10 +102,20 @@ def apply_edits(codes: Tensor, edits: Edits) -> Tensor:
     return codes[edits.window].scatter(1, patch_positions(edits), edits.bases)
 
 
-def all_substitutions(codes: Tensor) -> Edits:
-    """List every single-base substitution of windows, (windows, window) uint8: 3 a base, 4 an N."""
+def all_substitutions(codes: Tensor, within: Tensor | None = None) -> Edits:
+    """List every single-base substitution of windows: 3 a base, 4 an N.
+
+    Args:
+        codes: (windows, window) uint8.
+        within: First offset and the one after the last, (windows, 2) int64; all by default.
+    """
     alt = torch.arange(4, dtype=torch.uint8, device=codes.device)
-    window, offset, base = (codes[..., None] != alt).nonzero(as_tuple=True)
+    wanted = codes[..., None] != alt  # (windows, window, 4)
+    if within is not None:
+        place = torch.arange(codes.shape[1], device=codes.device)
+        inside = (place >= within[:, :1]) & (place < within[:, 1:])
+        wanted &= inside[..., None]
+    window, offset, base = wanted.nonzero(as_tuple=True)
     return Edits(window, offset, alt[base, None])
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scbasset_ism.agreement import SelfCheck
-from scbasset_ism.delta import Deltas, Edits, Engine, Precision
+from scbasset_ism.delta import Deltas, Edits, Engine, Precision, all_substitutions
 from scbasset_ism.errors import DeviceError
 from scbasset_ism.frames import Floats
 from scbasset_ism.model import Scbasset
@@ -100,6 +100,56 @@ class Scorer:
         codes = self._send(spans)
         return self._average(lambda view: (self.engine.encode(view.codes(codes)),))[0]
 
+    def saturate(
+        self, spans: NDArray[np.uint8], within: NDArray[np.int64], check: NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
+        """Substitute every base of a stretch of each window.
+
+        Args:
+            spans: Windows with their margins, (windows, span) uint8.
+            within: Where the stretch begins and ends in the span, (windows, 2); it lies inside of
+                every view.
+            check: Edits of each window, drawn anew, to compare with two full passes, (windows,).
+
+        Returns:
+            Bottleneck of the windows, (windows, bottleneck) float32, and what every substitution
+            changes in it, (windows, longest stretch, 4, bottleneck) float32: 0 at the base that
+            is there, NaN past the end of a shorter stretch.
+
+        Raises:
+            SelfCheckError: They differ by more than rounding.
+        """
+        self.checked = SelfCheck()
+        codes, bounds = self._send(spans), self._send(within)
+        edits = all_substitutions(codes, bounds)
+        window = edits.window.cpu().numpy()
+        chosen = self._send(
+            np.concatenate([_spread(np.flatnonzero(window == i), n) for i, n in enumerate(check)])
+        )
+
+        def score(view: View) -> tuple[Tensor, Tensor]:
+            seen, moved = view.codes(codes), view.edits(edits)
+            deltas = self.engine(seen, moved)
+            if view is self.views[0]:
+                self._check(seen, moved, deltas, chosen)
+            return deltas.ref_bottleneck, deltas.delta_bottleneck
+
+        ref, changed = self._average(score)
+        self.checked.require(self.engine.precision)
+        length = within[:, 1] - within[:, 0]
+        delta = np.full((len(spans), length.max(), 4, ref.shape[1]), np.nan, dtype=np.float32)
+        delta[np.arange(length.max()) < length[:, None]] = 0
+        place = edits.offset.cpu().numpy() - within[window, 0]
+        delta[window, place, edits.bases[:, 0].cpu().numpy()] = changed
+        return ref, delta
+
+    def _check(self, codes: Tensor, edits: Edits, deltas: Deltas, chosen: Tensor) -> None:
+        """Compare some edits with two full passes, those that are finite: others will fail."""
+        rows = chosen[deltas.delta_bottleneck[chosen].isfinite().all(1)]
+        some = Edits(edits.window[rows], edits.offset[rows], edits.bases[rows])
+        result = Deltas(deltas.ref_bottleneck, deltas.delta_bottleneck[rows])
+        self.checked += self_check(self.model, codes, some, result, sample=len(rows))
+
     def _substitutions(self, group: Substitutions, check: Collection[int]) -> list[Floats]:
         codes = self._send(group.codes)
         edits = Edits(self._send(group.window), self._send(group.offset), self._send(group.bases))
@@ -110,11 +160,7 @@ class Scorer:
             seen, moved = view.codes(codes), view.edits(edits)
             deltas = self.engine(seen, moved)
             if view is self.views[0]:
-                finite = deltas.delta_bottleneck[chosen].isfinite().all(1)  # others will fail
-                rows = chosen[finite]
-                some = Edits(moved.window[rows], moved.offset[rows], moved.bases[rows])
-                result = Deltas(deltas.ref_bottleneck, deltas.delta_bottleneck[rows])
-                self.checked += self_check(self.model, seen, some, result, sample=len(rows))
+                self._check(seen, moved, deltas, chosen)
             return deltas.ref_bottleneck[edits.window], deltas.delta_bottleneck
 
         return self._average(score)
@@ -141,3 +187,9 @@ class Scorer:
 
     def _send(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def _spread(edits: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Choose n of some edits, the same every time, all over them; all where there are fewer."""
+    rng = np.random.default_rng(len(edits))
+    return rng.permutation(edits)[:n]

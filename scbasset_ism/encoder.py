@@ -98,7 +98,8 @@ class Encoder:
         Args:
             shard: Its number.
             obs: (rows) with the schema's columns.
-            factors: (rows, bottleneck) float32 by name; NaN where a row has no score.
+            factors: (rows, bottleneck) float32 by name, the first with the schema's inner
+                dimensions; NaN where a row has no score.
 
         Raises:
             StoreError: The rows are not those of the shard.
@@ -106,9 +107,9 @@ class Encoder:
         values = {f"obsm/{name}": factors[name] for name in self.schema.factors}
         if self.plan.layout == "dense":
             first = factors[self.schema.factors[0]]
-            values["X"] = self.schema.expand(first, self._cells.weight, self._cells.intercept)
-            if self.plan.dense_precision == "bitround":
-                values["X"] = bitround(values["X"])
+            dense = self.schema.expand(first, self._cells.weight, self._cells.intercept)
+            is_rounded = self.plan.dense_precision == "bitround"
+            values[self.schema.dense] = bitround(dense) if is_rounded else dense
         return self.table(shard, obs) | self._files_of(shard, values)
 
     def table(self, shard: int, obs: pd.DataFrame) -> dict[str, bytes]:
@@ -119,7 +120,7 @@ class Encoder:
     @property
     def numbers(self) -> list[str]:
         """Names of the arrays that hold the numbers of the rows."""
-        dense = ["X"] if self.plan.layout == "dense" else []
+        dense = [self.schema.dense] if self.plan.layout == "dense" else []
         return [*dense, *(f"obsm/{name}" for name in self.schema.factors)]
 
     def _files_of(self, shard: int, values: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
@@ -138,27 +139,43 @@ class Encoder:
     def _create_rows(self) -> None:
         """Create the arrays of the rows; they are filled shard by shard."""
         rows, shard = self.plan.n_rows, self.plan.shard_rows
-        create_frame(self._root, "obs", self.schema.obs, rows=rows, chunk=shard, dim="variants")
-        for name in self.schema.factors:
+        dim, names, inner = self.schema.rows, self.schema.inner, self.plan.inner
+        create_frame(self._root, "obs", self.schema.obs, rows=rows, chunk=shard, dim=dim)
+        if inner:
+            self._create_wide(self.schema.factors[0])
+        for name in self.schema.factors[bool(inner) :]:
             self._root.create_array(
                 f"obsm/{name}",
                 shape=(rows, self.plan.bottleneck),
                 dtype="float32",
                 chunks=(shard, self.plan.bottleneck),
                 compressors=RAW,
-                **float_options("variants", "bottleneck"),
+                **float_options(dim, "bottleneck"),
             )
         if self.plan.layout == "dense":
             block = min(store.CELL_BLOCK, self.plan.n_cells)
             self._root.create_array(
-                "X",
-                shape=(rows, self.plan.n_cells),
+                self.schema.dense,
+                shape=(rows, *inner, self.plan.n_cells),
                 dtype="float32",
-                chunks=(min(store.CHUNK_ROWS, shard), block),
-                shards=(shard, -(-self.plan.n_cells // block) * block),
+                chunks=(1 if inner else min(store.CHUNK_ROWS, shard), *inner, block),
+                shards=(shard, *inner, -(-self.plan.n_cells // block) * block),
                 compressors=SHUFFLED,
-                **float_options("variants", "cells"),
+                **float_options(dim, *names, "cells"),
             )
+
+    def _create_wide(self, factor: str) -> None:
+        """Create an array whose rows are arrays; each can be read alone."""
+        row = (*self.plan.inner, self.plan.bottleneck)
+        self._root.create_array(
+            f"obsm/{factor}",
+            shape=(self.plan.n_rows, *row),
+            dtype="float32",
+            chunks=(1, *row),
+            shards=(self.plan.shard_rows, *row),
+            compressors=SHUFFLED,  # a quarter are zeros
+            **float_options(self.schema.rows, *self.schema.inner, "bottleneck"),
+        )
 
 
 class Writer:

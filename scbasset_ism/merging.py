@@ -23,11 +23,10 @@ from scbasset_ism.frames import Floats, chunk_file, undamaged
 from scbasset_ism.pipeline import progress_bar
 from scbasset_ism.places import Folder, Location, Place, place_of
 from scbasset_ism.progress import Progress, differences
-from scbasset_ism.reader import INPUTS, OWN, Predictions, Scores, open_store, read_rows
+from scbasset_ism.reader import INPUTS, OWN, Store, open_store, read_rows
 from scbasset_ism.runs import begin, check_mismatches, finalize
+from scbasset_ism.saturations import Saturations
 from scbasset_ism.store import Cells, Plan, Schema
-
-Stored = Scores | Predictions
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Source:
         first_record: Its first record's number there.
     """
 
-    store: Stored
+    store: Store
     first: int
     first_record: int
 
@@ -52,7 +51,7 @@ class Source:
 
 def merge(
     stores: Sequence[Location], out: Location, *, overwrite: bool = False, progress: bool = False
-) -> Stored:
+) -> Store:
     """Join finished stores of one model, genome and set of options, in the order given.
 
     A merge that was killed goes on where it stopped when it is called again.
@@ -71,6 +70,8 @@ def merge(
             it says in what; two have the same input; or the merged one can't be written.
     """
     sources = _open(stores, out)
+    if isinstance(sources[0].store, Saturations):
+        raise StoreError(f"{stores[0]}: stores of `ism` can't be merged; open them one by one")
     encoder = _encoder(sources)
     begun = begin(encoder, _fingerprint(sources), out, overwrite=overwrite, facts=_facts(sources))
     for _ in range(2):  # once more where a shard of an earlier call turns out to be damaged
@@ -115,7 +116,7 @@ def _overlap(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return one == other and (len(regions) == 1 or None in regions)
 
 
-def _check_alike(first: Stored, other: Stored) -> None:
+def _check_alike(first: Store, other: Store) -> None:
     """Raise StoreError, and say what differs, unless only the input does."""
     found = differences(_common(first), _common(other))
     md5s = [store.attributes.get("genome", {}).get("contig_md5", {}) for store in (first, other)]
@@ -128,7 +129,7 @@ def _check_alike(first: Stored, other: Stored) -> None:
         )
 
 
-def _common(store: Stored) -> dict[str, Any]:
+def _common(store: Store) -> dict[str, Any]:
     """What stores that are merged have in common."""
     fingerprint: dict[str, Any] = store.attributes["fingerprint"]
     return {k: v for k, v in fingerprint.items() if k not in {*OWN, "inputs", "rows"}}
@@ -140,7 +141,7 @@ def _fingerprint(sources: Sequence[Source]) -> dict[str, Any]:
     return _common(sources[0].store) | {"inputs": digest}
 
 
-def _n_records(store: Stored) -> int:
+def _n_records(store: Store) -> int:
     last = store.rows(slice(len(store) - 1, None))
     return int(last["variant_record"].iloc[0]) + 1 if "variant_record" in last else 0
 
@@ -176,7 +177,7 @@ def _encoder(sources: Sequence[Source]) -> Encoder:
     )
 
 
-def _attributes(stores: Sequence[Stored]) -> dict[str, Any]:
+def _attributes(stores: Sequence[Store]) -> dict[str, Any]:
     """Say what the merged store was made of."""
     kept = {
         name: value

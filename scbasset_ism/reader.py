@@ -6,6 +6,7 @@ give the same answers.
 
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -27,7 +28,7 @@ from scbasset_ism.frames import (
 )
 from scbasset_ism.places import Location, place_of
 from scbasset_ism.progress import UNFINISHED, root_attributes
-from scbasset_ism.store import FORMAT_VERSION
+from scbasset_ism.store import FORMAT_VERSION, product
 
 INPUTS = ("variants", "regions", "sequences")  # attributes that say where rows come from
 OWN = (*INPUTS, "region")  # of the fingerprint: what differs between stores that can be merged
@@ -307,13 +308,16 @@ def open_predictions(path: Location) -> Predictions:
     return Predictions(path)
 
 
-def open_store(path: Location) -> Scores | Predictions:
+def open_store(path: Location) -> Store:
     """Open what any command wrote.
 
     Raises:
         StoreError: There is none, it is unfinished, or of another version.
     """
-    kinds = {kind.kind: kind for kind in (Scores, Predictions)}
+    upper = import_module("scbasset_ism.saturations")  # which builds on this module
+    kinds: dict[str, type[Store]] = {
+        kind.kind: kind for kind in (Scores, Predictions, upper.Saturations)
+    }
     return kinds[read_attributes(path)["kind"]](path)
 
 
@@ -344,7 +348,7 @@ def describe_store(path: Location) -> dict[str, Any]:
     attributes = read_attributes(path)
     root = open_root(place_of(path))
     shapes = {name: list(array.shape) for name, array in root.arrays()}
-    factors = ("delta_bottleneck", "ref_bottleneck", "bottleneck")
+    factors = ("delta_bottleneck", "ref_bottleneck", "bottleneck", "delta_logit")
     shapes |= {
         name: list(array_of(root, name).shape)
         for name in (f"obsm/{factor}" for factor in factors)
@@ -370,7 +374,8 @@ def multiply(factor: ZarrArray, rows: Rows, weight: Floats) -> Floats:
     start, stop, _ = rows.indices(factor.shape[0])
     size = factor.chunks[0]
     edges = [start, *range((start // size + 1) * size, stop, size), max(start, stop)]
-    return np.concatenate([read_rows(factor, slice(*edge)) @ weight.T for edge in pairwise(edges)])
+    blocks = [product(read_rows(factor, slice(*edge)), weight) for edge in pairwise(edges)]
+    return np.concatenate(blocks)
 
 
 def _are_together(rows: Rows) -> TypeGuard[slice]:

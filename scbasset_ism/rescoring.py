@@ -19,6 +19,7 @@ from scbasset_ism.provenance import fingerprint_file
 from scbasset_ism.reader import Scores, Store
 from scbasset_ism.reference_pass import true_float32
 from scbasset_ism.regions import Region
+from scbasset_ism.saturations import Saturations
 from scbasset_ism.streams import pick
 from scbasset_ism.variants import Variant
 from scbasset_ism.views import all_views
@@ -87,6 +88,64 @@ def rescore_variants(
         deltas.append(both.view(len(codes), 2, -1).mean(1))
     mean = torch.stack(deltas).mean(0).float().cpu().numpy()
     return np.asarray(mean * np.array(signs, np.float32)[:, None])
+
+
+def mutate_again(
+    rows: pd.DataFrame,
+    saturations: Saturations,
+    genome: Genome | None,
+    model: Scbasset,
+    *,
+    seed: int,
+) -> tuple[list[tuple[int, int]], Floats]:
+    """Make one substitution of each of some windows again, by two full passes.
+
+    Args:
+        rows: Of the table of the store.
+        saturations: Where they are from.
+        genome: The one that it was written with.
+        model: The one that it was written with.
+        seed: Which substitutions; the base that is there may be among them.
+
+    Returns:
+        Position and base of each, and its alt minus ref, (rows, bottleneck).
+
+    Raises:
+        StoreError: It is another genome, or none was given.
+    """
+    genome, options = _needed(saturations, genome), saturations.attributes["options"]
+    frame = Frame(model.config.window, margin=options["shifts"])
+    rng = np.random.default_rng(seed)
+    codes, offsets, places = [], [], []
+    for row in rows.to_dict("records"):
+        first, stop = int(row["start"]), int(row["stop"])
+        start = (first + stop) // 2 - frame.window // 2
+        chrom = genome.resolve(str(row["chrom"])) or str(row["chrom"])
+        if row["allele"] == "ref":
+            codes.append(read_window(genome, chrom, start, frame))
+        else:
+            (record,) = vcf.read([Variant.parse(str(row["source"]))], genome)
+            if record.variant is None:
+                raise StoreError(
+                    f"{saturations.path}: {row['source']} has no score in {genome.path} "
+                    f"({record.status.name}); is it the same genome?"
+                )
+            codes.append(alternate_windows(record.variant, genome, start, frame)[0])
+        place = int(rng.integers(stop - first))
+        places.append((place, int(rng.integers(4))))
+        offsets.append(first - start + frame.margin + place)
+    _check_genome(saturations, genome)
+    spans = torch.from_numpy(np.stack(codes)).to(model.head.weight.device)
+    edits = Edits(
+        torch.arange(len(spans), device=spans.device),
+        torch.tensor(offsets, device=spans.device),
+        torch.tensor([[b] for _, b in places], dtype=torch.uint8, device=spans.device),
+    )
+    views = all_views(frame.window, rc=options["rc"], shifts=options["shifts"])
+    deltas = [
+        naive_delta(model, view.codes(spans), view.edits(edits)).delta_bottleneck for view in views
+    ]
+    return places, np.asarray(torch.stack(deltas).mean(0).float().cpu().numpy())
 
 
 def predict_again(

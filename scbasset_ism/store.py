@@ -8,6 +8,7 @@ holds and how it is cut; `encoder` makes its files, `progress` brings them to th
 
 import logging
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import pandas as pd
@@ -25,6 +26,7 @@ Precision = Literal["float32", "bitround"]
 SHARD_ROWS = {"dense": 8192, "factored": 16384}
 CHUNK_ROWS = 1024  # of X; the other arrays have one chunk a shard
 CELL_BLOCK = 256
+WIDE_ROWS, WIDE_BYTES = 256, 16 * 2**20  # of a shard whose rows are arrays: such rows take seconds
 BITS_KEPT = 10  # of the 23 of a float32's mantissa, with `bitround`
 MAX_SHARD_BYTES = 128 * 2**20
 ROW_TEXT_BYTES = 64  # measured on 1000 Genomes sites: what the text columns of a row take
@@ -50,20 +52,30 @@ class Schema:
     """What a kind of store holds.
 
     Attributes:
-        kind: `score` or `predict`; the command that writes it.
+        kind: `score`, `predict` or `ism`; the command that writes it.
         obs: An empty frame with the columns and dtypes of a row; its index names the rows.
         factors: Names of the bottleneck arrays in `obsm`; X expands the first.
         has_intercept: X are logits, so the cells' intercepts are added.
+        rows: Name of the dimension of the rows.
+        inner: Names of the dimensions of the first factor between row and bottleneck; where there
+            are any, `obsm/delta_logit` stands for X, which has two dimensions in an AnnData.
     """
 
     kind: str
     obs: pd.DataFrame
     factors: tuple[str, ...]
     has_intercept: bool
+    rows: str = "variants"
+    inner: tuple[str, ...] = ()
+
+    @property
+    def dense(self) -> str:
+        """Path of the array with a value for every cell."""
+        return "obsm/delta_logit" if self.inner else "X"
 
     def expand(self, factor: Floats, weight: Floats, intercept: Floats) -> Floats:
-        """Give X: (rows, bottleneck) and (cells, bottleneck) to (rows, cells)."""
-        values = factor @ weight.T
+        """Give X: (rows, ..., bottleneck) and (cells, bottleneck) to (rows, ..., cells)."""
+        values = product(factor, weight)
         return values + intercept if self.has_intercept else values
 
 
@@ -77,6 +89,7 @@ class Plan:
         bottleneck: Numbers per row and factor.
         layout: `dense` holds X.
         dense_precision: Of X: all bits, or those that matter, which take half the bytes.
+        inner: Sizes of the dimensions of the first factor between row and bottleneck.
     """
 
     n_rows: int
@@ -84,13 +97,18 @@ class Plan:
     bottleneck: int
     layout: Layout
     dense_precision: Precision = "float32"
+    inner: tuple[int, ...] = ()
 
     @property
     def shard_rows(self) -> int:
-        """Rows that are written together; fewer where a dense shard would be too large."""
-        rows = SHARD_ROWS[self.layout]
-        if self.layout == "dense":
-            while rows > 16 and rows * self.n_cells * 4 > MAX_SHARD_BYTES:
+        """Rows that are written together; fewer where a shard would be too large."""
+        rows, least, allowed = SHARD_ROWS[self.layout], 16, MAX_SHARD_BYTES
+        if self.inner:
+            rows, least = min(rows, WIDE_ROWS), 1
+            allowed = MAX_SHARD_BYTES if self.layout == "dense" else WIDE_BYTES
+        width = self.n_cells if self.layout == "dense" else self.bottleneck
+        if self.layout == "dense" or self.inner:
+            while rows > least and rows * prod(self.inner) * width * 4 > allowed:
                 rows //= 2
         return rows
 
@@ -105,10 +123,24 @@ class Plan:
 
     def bytes(self, n_factors: int) -> dict[str, int]:
         """Estimate the size of the store in either layout, in bytes."""
-        factored = self.n_rows * (4 * n_factors * self.bottleneck + ROW_TEXT_BYTES)
+        inner = prod(self.inner)
+        per_row = 4 * (inner + n_factors - 1) * self.bottleneck
+        factored = self.n_rows * (per_row + ROW_TEXT_BYTES)
         factored += self.n_cells * (4 * self.bottleneck + ROW_TEXT_BYTES)
         bits = 32 if self.dense_precision == "float32" else 9 + BITS_KEPT
-        return {"factored": factored, "dense": factored + bits * self.n_rows * self.n_cells // 8}
+        return {
+            "factored": factored,
+            "dense": factored + bits * self.n_rows * inner * self.n_cells // 8,
+        }
+
+
+def product(factor: Floats, weight: Floats) -> Floats:
+    """Give `factor @ weight.T`, (..., bottleneck) and (cells, bottleneck) to (..., cells).
+
+    As one product of two matrices: numpy would make one for each of the leading indices.
+    """
+    flat = factor.reshape(-1, factor.shape[-1]) @ weight.T
+    return flat.reshape(*factor.shape[:-1], len(weight))
 
 
 def check_room(progress: Progress, schema: Schema, plan: Plan, *, overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from scbasset_ism.places import Location, place_of
 from scbasset_ism.progress import ROOT, is_whole_root
 from scbasset_ism.provenance import weights_sha256
 from scbasset_ism.reader import Scores, Store, open_store, read_rows
-from scbasset_ism.rescoring import InputGoneError, predict_again, rescore_variants
+from scbasset_ism.rescoring import InputGoneError, mutate_again, predict_again, rescore_variants
+from scbasset_ism.saturations import Saturations
 from scbasset_ism.store import BITS_KEPT
 
 # Of the largest number in the sample; float32 on two devices differs by 1e-5, bfloat16 by 1e-2.
@@ -54,7 +56,7 @@ def verify_files(store: Store) -> Verification:
         n_arrays, n_bytes = n_arrays + 1, n_bytes + array.nbytes
         problems += _damage(array)
     if not problems and store.attributes["layout"] == "dense":
-        problems += _differences(store, store.x)
+        problems += _differences(store)
     return Verification(n_arrays, n_bytes, problems=problems)
 
 
@@ -85,14 +87,21 @@ def verify_scores(
     if not len(rows):
         return found
     try:
-        if isinstance(store, Scores):
+        if isinstance(store, Saturations):
+            places, want = mutate_again(table.iloc[rows], store, genome, model, seed=seed)
+            have = np.stack(
+                [read_rows(store.bottleneck, int(r))[p] for r, p in zip(rows, places, strict=True)]
+            )
+        elif isinstance(store, Scores):
             want = rescore_variants(table.iloc[rows], store, genome, model)
         else:
             want = predict_again(rows, store, genome, model)
+        if not isinstance(store, Saturations):
+            have = read_rows(store.bottleneck, rows)
     except InputGoneError as error:
         return replace(found, unchecked=str(error))
     largest = float(np.abs(want).max())
-    errors = np.abs(read_rows(store.bottleneck, rows) - want).max(axis=1)
+    errors = np.abs(have - want).max(axis=1)
     allowed = TOLERANCE[store.attributes["options"].get("precision", "float32")] * largest
     wrong = np.flatnonzero(~(errors <= allowed))
     problems = [
@@ -115,9 +124,10 @@ def _damage(array: ZarrArray) -> Iterator[str]:
             yield str(error)
 
 
-def _differences(store: Store, x: ZarrArray) -> Iterator[str]:
+def _differences(store: Store) -> Iterator[str]:
     """Compare X with the product that it is."""
-    step = max(1, _BLOCK // max(1, x.shape[1]))
+    x = store.dense if isinstance(store, Saturations) else store.x
+    step = max(1, _BLOCK // max(1, prod(x.shape[1:])))
     bitround = store.attributes["options"].get("dense_precision") == "bitround"
     relative = 2.0 ** -(BITS_KEPT + 1) if bitround else 1e-5
     for start in range(0, x.shape[0], step):

@@ -21,6 +21,7 @@ from scbasset_ism.checkpoint import save_checkpoint
 from scbasset_ism.cli import main
 from scbasset_ism.model import Scbasset
 from scbasset_ism.reader import open_predictions, open_scores
+from scbasset_ism.saturations import open_saturations
 
 Run = Callable[..., Result]
 
@@ -279,6 +280,44 @@ class TestPredict:
         assert "has 8 bases and the model reads 1,344" in fails(
             run("predict", "ACGTACGT", "-o", "o.zarr")
         )
+
+
+class TestIsm:
+    def test_variants_and_regions(self, run: Run, folder: Path) -> None:
+        made = run("ism", "v.vcf", "--span", "4", "--allele", "both")
+        assert made.exit_code == 0, made.output
+        assert "4 windows in v.zarr" in " ".join(made.output.split())[-60:] or "8 windows" in (
+            made.output
+        )
+        assert "self-check" in made.output
+        assert "factored" in made.output
+        assert open_saturations("v.zarr").attributes["options"]["span"] == 4
+        (folder / "r.bed").write_text("1\t1000\t1009\tr\n")
+        assert run("ism", "r.bed", "--span", "4", "--layout", "dense").exit_code == 0
+        assert open_saturations("r.zarr").row_names.tolist() == ["r/1", "r/2", "r/3"]
+        assert run("ism", "1:1001-1003", "-o", "t.zarr").exit_code == 0
+        for name in ("v.zarr", "r.zarr", "t.zarr"):
+            checked = run("verify", name)
+            assert checked.exit_code == 0, checked.output
+            assert "rows scored again" in checked.output
+        described = run("inspect", "r.zarr")
+        assert "obsm/delta_logit: [3, 3, 4, 5]" in described.output
+        assert "can't be merged" in fails(run("merge", "v.zarr", "t.zarr", "-o", "m.zarr"))
+
+    @pytest.mark.parametrize(
+        ("args", "code", "sentence"),
+        [
+            (["v.vcf", "--span", "0"], 2, "--span"),
+            (["v.vcf", "--span", "9999"], 1, "from 1 to 1,344 bases"),
+            (["1:1001-1003", "--allele", "alt", "-o", "t.zarr"], 1, "no alternate allele"),
+            (["1:1001-1003"], 2, "names no file: give --output"),
+            (["absent.bed", "-o", "t.zarr"], 1, "absent.bed can't be read"),
+            (["absent.vcf", "-o", "t.zarr"], 1, "absent.vcf"),
+            (["v.vcf", "--part", "1/2", "--workers", "2"], 2, "--part goes without"),
+        ],
+    )
+    def test_wrong_use(self, run: Run, args: list[str], code: int, sentence: str) -> None:
+        assert sentence in fails(run("ism", *args), code)
 
 
 def test_verify(run: Run, folder: Path) -> None:

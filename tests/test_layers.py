@@ -20,11 +20,11 @@ ROWS = [
     {"training_state"},
     {"examples"},
     {"evaluation"},
-    {"scoring", "prediction", "verification", "merging"},
+    {"scoring", "prediction", "saturation", "verification", "merging"},
     {"runs", "rescoring"},
     {"device", "provenance", "alleles"},
     {"accessibility", "recipe"},
-    {"pipeline", "reader", "views", "windows", "checkpoint", "encoder"},
+    {"pipeline", "reader", "saturations", "views", "windows", "checkpoint", "encoder"},
     {"vcf", "self_check", "store", "finishing", "folder", "keras"},
     {"metrics", "plot", "splits"},
     {"weights", "cells", "regions", "progress", "workers", "delta", "attribution"},
@@ -108,9 +108,10 @@ HEAVY = {"torch", "zarr", "numpy", "pandas", "pysam", "h5py", "tqdm", "safetenso
         ("import scbasset_ism", HEAVY),
         ("import scbasset_ism.reader", {"torch", "pysam"}),
         ("import scbasset_ism; scbasset_ism.open_scores", {"torch", "pysam"}),
+        ("import scbasset_ism; scbasset_ism.open_saturations", {"torch", "pysam"}),
         ("import scbasset_ism.vcf", {"torch", "zarr"}),
     ],
-    ids=["cli", "package", "reader", "open_scores", "vcf"],
+    ids=["cli", "package", "reader", "open_scores", "open_saturations", "vcf"],
 )
 def test_heavy_imports_wait(code: str, absent: set[str]) -> None:
     assert not loaded_after(code) & absent

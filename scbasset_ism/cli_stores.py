@@ -160,6 +160,53 @@ def plot(store: str, variant: str | None, kind: str | None, output: str, **optio
     log.info("%s", output)
 
 
+@click.command()
+@click.argument("store")
+@click.option("--by", help="Column of the cells' table whose groups are compared.")
+@click.option("--ism", "ism_store", help="Store of `ism` around some of the variants: their logos.")
+@click.option(
+    "--coordinates",
+    help="Of the cells: two columns of their table (umap_1,umap_2) or an AnnData file with a key "
+    "(atlas.h5ad:X_umap). Default: principal components of their weights.",
+)
+@click.option(
+    "--variants",
+    "n_variants",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="How many to show, strongest first.",
+)
+@click.option("-o", "--output", required=True, type=click.Path(), help="HTML file.")
+@overwrite_option
+def report(
+    store: str,
+    ism_store: str | None,
+    coordinates: str | None,
+    output: str,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Write STORE of `score` as a page to look at: one HTML file that needs no network."""
+    if Path(output).exists() and not overwrite:
+        raise ScbassetError(f"{output} exists: give --overwrite to replace it")
+    try:
+        from scbasset_ism.report import write_report
+    except ImportError:
+        raise ScbassetError("a report needs the extra: pip install 'scbasset-ism[plot]'") from None
+    from scbasset_ism.reader import open_scores
+    from scbasset_ism.saturations import open_saturations
+
+    scores = open_scores(store)
+    if coordinates:
+        from scbasset_ism.coordinates import read_coordinates
+
+        options["coordinates"] = read_coordinates(coordinates, scores.cells)
+    found = open_saturations(ism_store) if ism_store else None
+    write_report(scores, output, found=found, **options)
+    log.info("%s", output)
+
+
 def _import_figures() -> Any:
     try:
         from scbasset_ism import figures

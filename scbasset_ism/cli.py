@@ -208,8 +208,8 @@ def run_demo(folder: str) -> None:
     """Score packaged variants with the packaged model, in FOLDER, to see and to play with.
 
     FOLDER (default: scbasset-ism-demo) gets a genome, a VCF, the store of the scores, and of the
-    strongest variant the saturation mutagenesis as a store and as a picture. What is there of
-    genome and VCF is kept, and scored anew.
+    strongest variant the saturation mutagenesis as a store and as a picture, and a report of all.
+    What is there of genome and VCF is kept, and scored anew.
     """
     from scbasset_ism import demo
 
@@ -219,9 +219,10 @@ def run_demo(folder: str) -> None:
     if scores.attributes["counts"]["SCORED"]:
         found = demo.mutate(folder, scores)
         try:
-            log.info("picture: %s", demo.draw(folder, scores, found))
+            picture, page = demo.draw(folder, scores, found)
+            log.info("picture: %s, report: %s", picture, page)
         except ImportError:
-            log.info("no picture of it without the extra: pip install 'scbasset-ism[plot]'")
+            log.info("no picture and no report without the extra: pip install 'scbasset-ism[plot]'")
     click.echo(demo.next_steps(folder))
 
 

@@ -28,7 +28,7 @@ from scbasset_ism.cli_options import (
     tell_finished,
     use_threads,
 )
-from scbasset_ism.cli_stores import finalize, merge, plot, report, verify
+from scbasset_ism.cli_stores import finalize, merge, plot, report, strongest, verify
 from scbasset_ism.cli_train import evaluate, train
 from scbasset_ism.errors import ScbassetError
 
@@ -274,7 +274,7 @@ def inspect(path: str, as_json: bool) -> None:
         click.echo(line)
 
 
-for command in (finalize, verify, merge, plot, report, train, evaluate):
+for command in (finalize, verify, merge, strongest, plot, report, train, evaluate):
     main.add_command(command)
 
 

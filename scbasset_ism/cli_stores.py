@@ -98,6 +98,40 @@ def verify(store: str, model: str | None, genome: str | None, sample: int, seed:
 @click.command()
 @click.argument("store")
 @click.option(
+    "-n",
+    "--variants",
+    "n_variants",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many, at most.",
+)
+@click.option("-o", "--output", default="-", type=click.Path(), help="TSV; default: to the screen.")
+def strongest(store: str, n_variants: int, output: str) -> None:
+    """Print the variants of STORE with the largest effect in any cell, and in which.
+
+    One row per variant, which `score` and `ism` take as variants again.
+    """
+    from scbasset_ism.reader import open_scores
+
+    scores = open_scores(store)
+    found = scores.strongest(n_variants, 1)
+    table = scores.variants().iloc[found["row"]][
+        ["chrom", "variant_position", "variant_ref", "variant_alt", "variant_id"]
+    ]
+    table.columns = ["chrom", "pos", "ref", "alt", "id"]
+    for name in ("cell_id", "delta_logit"):
+        table[name] = found[name].to_numpy()
+    text = table.to_csv(sep="\t", index=False, float_format="%.6g")
+    try:
+        click.echo(text, nl=False) if output == "-" else Path(output).write_text(text)
+    except OSError as error:
+        raise ScbassetError(f"{output} can't be written: {error.strerror}") from None
+
+
+@click.command()
+@click.argument("store")
+@click.option(
     "--variant",
     help="A variant by its name (chr20:1000226:A:G) or ID; of a store of `ism` a window, with the "
     "reference above the alternate allele. Default: the first row.",

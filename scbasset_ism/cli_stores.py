@@ -198,6 +198,7 @@ def plot(store: str, variant: str | None, kind: str | None, output: str, **optio
 @click.argument("store")
 @click.option("--by", help="Column of the cells' table whose groups are compared.")
 @click.option("--ism", "ism_store", help="Store of `ism` around some of the variants: their logos.")
+@click.option("--finemap", "finemapped", help="Folder that `finemap` wrote: its traits.")
 @click.option(
     "--coordinates",
     help="Of the cells: two columns of their table (umap_1,umap_2) or an AnnData file with a key "

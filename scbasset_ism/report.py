@@ -20,6 +20,7 @@ from scbasset_ism import figures, plot
 from scbasset_ism.errors import ScbassetError, StoreError
 from scbasset_ism.frames import Floats
 from scbasset_ism.reader import Scores, group_weights, read_rows
+from scbasset_ism.report_traits import Traits, read_traits
 from scbasset_ism.saturations import Saturations
 
 MOST_CELLS = 10_000  # on the map
@@ -38,6 +39,7 @@ def write_report(
     by: str | None = None,
     coordinates: pd.DataFrame | None = None,
     found: Saturations | None = None,
+    finemapped: str | Path | None = None,
 ) -> None:
     """Write the page.
 
@@ -49,12 +51,20 @@ def write_report(
         coordinates: Of the cells, (cells, 2), for the map; else the principal components of their
             weights.
         found: What `ism` wrote around some of the variants: their logos are shown.
+        finemapped: Folder that `finemap` wrote: its traits are shown.
 
     Raises:
         ScbassetError: No variant was scored, there is no such column, the mutants are of another
-            model, or the file can't be written.
+            model, the folder is not of `finemap`, or the file can't be written.
     """
-    page = render(scores, n_variants=n_variants, by=by, coordinates=coordinates, found=found)
+    page = render(
+        scores,
+        n_variants=n_variants,
+        by=by,
+        coordinates=coordinates,
+        found=found,
+        finemapped=finemapped,
+    )
     out = Path(out)
     aside = out.with_name(f".{out.name}.part")
     try:
@@ -71,6 +81,7 @@ def render(
     by: str | None = None,
     coordinates: pd.DataFrame | None = None,
     found: Saturations | None = None,
+    finemapped: str | Path | None = None,
 ) -> str:
     """Give the page as HTML; else as `write_report`."""
     strongest = scores.strongest(n_variants, 1)
@@ -79,6 +90,7 @@ def render(
     _check_same_model(scores, found)
     groups = None if by is None else group_weights(scores.group_labels(by))
     variants = _variants(scores, strongest, groups)
+    traits = None if finemapped is None else read_traits(finemapped)
     jinja2: Any = import_module("jinja2")
     page = jinja2.Template(
         _TEMPLATE.read_text("utf-8"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -92,7 +104,8 @@ def render(
         unscored=_unscored(scores),
         most_unscored=MOST_UNSCORED,
         logos=_logos(scores, found, variants, groups),
-        data=_for_script(_data(scores, strongest, groups, coordinates)),
+        traits=traits,
+        data=_for_script(_data(scores, strongest, groups, coordinates=coordinates, traits=traits)),
     )
 
 
@@ -174,7 +187,9 @@ def _data(
     scores: Scores,
     strongest: pd.DataFrame,
     groups: pd.DataFrame | None,
+    *,
     coordinates: pd.DataFrame | None,
+    traits: Traits | None,
 ) -> dict[str, Any]:
     """Collect what the page computes with."""
     places = coordinates
@@ -185,8 +200,9 @@ def _data(
     if n_cells > MOST_CELLS:
         rng = np.random.default_rng(_SEED)
         shown = np.sort(rng.choice(n_cells, MOST_CELLS, replace=False))
+    rows = read_rows(scores.bottleneck, strongest["row"].to_numpy())
     data: dict[str, Any] = {
-        "delta": _packed(read_rows(scores.bottleneck, strongest["row"].to_numpy())),
+        "delta": _packed(rows if traits is None else np.concatenate([rows, traits.bottleneck])),
         "weight": _packed(scores.cell_weight[shown]),
         "bottleneck": scores.cell_weight.shape[1],
         "cells": _names(scores.cells).iloc[shown].tolist(),

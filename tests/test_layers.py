@@ -17,6 +17,7 @@ ROWS = [
     {"cli_stores", "cli_train"},
     {"cli_options"},
     {"report"},
+    {"report_traits"},
     {"figures"},
     {"training"},
     {"training_state"},

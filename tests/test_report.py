@@ -7,6 +7,7 @@ from base64 import b64decode
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import TINY_CONFIG, write_vcf
@@ -103,6 +104,38 @@ def test_the_page_can_multiply_to_the_scores(folder, page):
     assert data["sizes"] == [1, 2, 1]
     places = np.frombuffer(b64decode(data["places"]), dtype="<f4")
     assert (places.min(), places.max()) == (0, 1)
+
+
+@pytest.fixture
+def finemapped(tmp_path):
+    """Two traits, one of them evil."""
+    traits = pd.DataFrame(
+        {"trait": ["red cells", EVIL], "n_credible": 2, "n_loci": 1, "sum_pip": 0.9}
+    ).assign(n_controls=50, bottleneck_0=[1.0, 2], bottleneck_1=[0.0, 1], bottleneck_2=[0.5, 0])
+    groups = {"trait": "red cells", "group": ["x", "y"], "score": [0.1, 0.2], "z": [1.5, 2.5]}
+    variants = {"trait": EVIL, "locus": "l1", "variant_name": ["v1", "v2"], "pip": [0.2, 0.7]}
+    variants |= {"delta": [-1.0, 0.5], "group": "x", "priority": [0.2, 0.35]}
+    for name, table in {
+        "traits": traits,
+        "groups": pd.DataFrame(groups).assign(p=0.01, fdr=0.02),
+        "variants": pd.DataFrame(variants),
+    }.items():
+        table.to_csv(tmp_path / f"{name}.tsv", sep="\t", index=False)
+    return tmp_path
+
+
+def test_traits(folder, finemapped):
+    scores = open_scores(folder / "s.zarr")
+    text = report.render(scores, by="kind", finemapped=finemapped)
+    page = Page(text)
+    assert EVIL not in text
+    for words in ("red cells", "2.50", "v2", "0.700", "\u22121.000"):
+        assert any(words in found for found in page.texts)
+    assert page.texts.index("v2") < page.texts.index("v1")
+    delta = np.frombuffer(b64decode(json.loads(page.scripts[0])["delta"]), dtype="<f4")
+    assert delta[-6:].tolist() == [1, 0, 0.5, 2, 1, 0]
+    with pytest.raises(ScbassetError, match="no folder of `finemap`"):
+        report.render(scores, finemapped=folder)
 
 
 def test_of_many_cells_a_sample_is_on_the_map(folder, monkeypatch):
@@ -221,6 +254,18 @@ class TestBrowser:
         )
         assert len(sizes) == 3
         assert min(sizes) > 300
+
+
+def test_a_trait_on_the_map(browser, folder, finemapped):
+    scores = open_scores(folder / "s.zarr")
+    report.write_report(scores, finemapped / "r.html", finemapped=finemapped)
+    browser.get((finemapped / "r.html").as_uri())
+    browser.find_element("css selector", ".trait button").click()
+    assert browser.find_element("id", "chosen").text == "Trait red cells: signed score"
+    first = browser.find_elements("css selector", "#cells tbody td")[1].text
+    signed = scores.cell_weight @ [1, 0, 0.5]
+    assert first[1:] == f"{np.abs(signed).max():.3f}"
+    assert browser.get_log("browser") == []
 
 
 def test_what_can_not_be_written(folder, tmp_path):

@@ -29,7 +29,7 @@ from scbasset_ism.cli_options import (
     tell_finished,
     use_threads,
 )
-from scbasset_ism.cli_stores import finalize, merge, verify
+from scbasset_ism.cli_stores import finalize, merge, plot, report, verify
 from scbasset_ism.cli_train import evaluate, train
 from scbasset_ism.errors import ScbassetError
 
@@ -208,14 +208,22 @@ def ism(source: tuple[str, ...], part: str | None, **options: Any) -> None:
 def run_demo(folder: str) -> None:
     """Score packaged variants with the packaged model, in FOLDER, to see and to play with.
 
-    FOLDER (default: scbasset-ism-demo) gets a genome, a VCF and the store of the scores. What is
-    there of genome and VCF is kept, and scored anew.
+    FOLDER (default: scbasset-ism-demo) gets a genome, a VCF, the store of the scores, and of the
+    strongest variant the saturation mutagenesis as a store and as a picture, and a report of all.
+    What is there of genome and VCF is kept, and scored anew.
     """
     from scbasset_ism import demo
 
     scores = demo.run(folder)
     tell_finished(scores, "variants")
     click.echo(demo.table(scores))
+    if scores.attributes["counts"]["SCORED"]:
+        found = demo.mutate(folder, scores)
+        try:
+            picture, page = demo.draw(folder, scores, found)
+            log.info("picture: %s, report: %s", picture, page)
+        except ImportError:
+            log.info("no picture and no report without the extra: pip install 'scbasset-ism[plot]'")
     click.echo(demo.next_steps(folder))
 
 
@@ -267,7 +275,7 @@ def inspect(path: str, as_json: bool) -> None:
         click.echo(line)
 
 
-for command in (finalize, verify, merge, export, train, evaluate):
+for command in (finalize, verify, merge, export, plot, report, train, evaluate):
     main.add_command(command)
 
 

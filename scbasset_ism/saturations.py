@@ -129,7 +129,7 @@ class Saturations(Store):
         return str(self._row_of(window)["sequence"])
 
     def _row_of(self, window: str | int) -> pd.Series:
-        number = self._row_number(window)
+        number = self.row_number(window)
         row = self.rows(slice(number, number + 1)).iloc[0]
         if row["status"] != "SCORED":
             raise StoreError(f"{self.path}: window {window!r} has no score: {row['status']}")
@@ -141,7 +141,7 @@ class Saturations(Store):
 
     def _factor(self, window: str | int) -> Floats:
         """Read a window's stretch, (positions, 4, bottleneck)."""
-        row, number = self._row_of(window), self._row_number(window)
+        row, number = self._row_of(window), self.row_number(window)
         with undamaged(self.bottleneck):
             values = np.asarray(self.bottleneck[number], dtype=np.float32)
         return values[: row["stop"] - row["start"]]

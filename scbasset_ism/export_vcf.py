@@ -24,9 +24,7 @@ from scbasset_ism.errors import ExportError
 from scbasset_ism.genome import is_gzip, quiet_htslib
 from scbasset_ism.outputs import bgzipped, try_to_index
 from scbasset_ism.reader import Scores
-from scbasset_ism.streams import batched
 
-_BATCH = 4096  # lines that are compressed at once
 _INFO = 7  # column of the record
 
 log = logging.getLogger(__name__)
@@ -100,17 +98,14 @@ def write_vcf(
     if not re.fullmatch(r"[A-Za-z_][0-9A-Za-z_.]*", prefix):
         raise ExportError(f"the prefix {prefix!r} must be letters, digits, _ and ., a letter first")
     counts, is_bcf = Counter[str](), path.suffix == ".bcf"
-    text = path.with_name("records.vcf") if is_bcf else path
+    text = path.with_name("records.vcf.gz") if is_bcf else path
     fields = _Fields(columns, prefix)
     rows = _rows(store, columns, fields.ids, original.rows)
     with quiet_htslib():
-        with (
-            _opened(original.path) as (header, records),
-            text.open("wb") if is_bcf else bgzipped(text) as file,
-        ):
+        with _opened(original.path) as (header, records), bgzipped(text) as file:
             header = fields.header(_complete_header(original.path) if is_bcf else header)
-            for lines in batched(chain(header, _records(records, rows, fields, counts)), _BATCH):
-                file.write(("\n".join(lines) + "\n").encode(errors="surrogateescape"))
+            for line in chain(header, _records(records, rows, fields, counts)):
+                file.write(f"{line}\n".encode(errors="surrogateescape"))
         if is_bcf:
             _write_bcf(text, path)
             text.unlink()
@@ -176,7 +171,7 @@ def _records(
     for line in lines:
         columns = line.split("\t", _INFO + 1)
         alts = columns[4].split(",")
-        names = [f"{columns[0]}:{columns[1]}:{columns[3]}:{alt}" for alt in alts]
+        names = [f"{columns[0]}:{int(columns[1])}:{columns[3]}:{alt}" for alt in alts]
         if coming is None or coming.name != names[0]:
             yield line
             continue
@@ -187,7 +182,7 @@ def _records(
         counts.update(row.status for row in found)
         if alts != ["."]:
             info = columns[_INFO]
-            columns[_INFO] = (f"{info};" if info != "." else "") + fields.text(found)
+            columns[_INFO] = ("" if info in {"", "."} else f"{info};") + fields.text(found)
         yield "\t".join(columns)
     if coming is not None:
         raise ExportError(f"the VCF has no record for {coming.name}, the store's next row")

@@ -125,7 +125,7 @@ def test_a_bcf_has_the_records_of_the_vcf(store: Scores, tmp_path: Path) -> None
     assert text == binary
     assert "DB;scbasset_status=SYMBOLIC,SCORED,SPANNING_DELETION" in binary
     assert "END=" not in binary
-    assert not (tmp_path / "records.vcf").exists()
+    assert not (tmp_path / "records.vcf.gz").exists()
 
 
 @pytest.mark.parametrize("ending", [".vcf.gz", ".bcf", ".gz"])
@@ -151,15 +151,17 @@ def test_other_originals(
 def test_lines_that_are_not_as_expected(
     tmp_path: Path, tiny_genome: Genome, tiny_model: Scbasset, tiny_sequences: dict[str, str]
 ) -> None:
-    """Line ends of Windows, bytes that are no UTF-8, and what the header does not define."""
+    """Line ends of Windows, other bytes than UTF-8, zeros, and what the header does not define."""
     vcf = write_variants(tmp_path / "v.vcf", tiny_sequences, *RECORDS[1:3])
     text = vcf.read_bytes().replace(b"##contig=<ID=9,length=100>\n", b"")
     lines = text.replace(b"##contig=<ID=1,length=6000>\n", b"").splitlines()
     lines[-1] = lines[-1].removesuffix(b".\t.\t.") + b"7\tlow\tNOTE=caf\xe9;N=3"
+    lines[-2] = lines[-2].replace(b"\t1001\t", b"\t01001\t").removesuffix(b".")
     vcf.write_bytes(b"\r\n".join(lines) + b"\r\n")
     store = score(vcf, tiny_genome, tiny_model)
     export(store.path, tmp_path / "x.vcf.gz", options=ExportOptions(by="kind"))
-    last = gzip.decompress((tmp_path / "x.vcf.gz").read_bytes()).splitlines()[-1]
+    *_, first, last = gzip.decompress((tmp_path / "x.vcf.gz").read_bytes()).splitlines()
+    assert first.startswith(lines[-2] + b"scbasset_status=SCORED;scbasset_B_cell=")
     assert last.startswith(lines[-1] + b";scbasset_status=SCORED;scbasset_B_cell=")
     assert b"\r" not in gzip.decompress((tmp_path / "x.vcf.gz").read_bytes())
     export(store.path, tmp_path / "x.bcf", options=ExportOptions(by="kind"))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scbasset_ism import __version__
+from scbasset_ism.cli_export import export
 from scbasset_ism.cli_options import (
     RUN_OPTIONS,
     all_of,
@@ -274,7 +275,7 @@ def inspect(path: str, as_json: bool) -> None:
         click.echo(line)
 
 
-for command in (finalize, verify, merge, strongest, plot, report, train, evaluate):
+for command in (finalize, verify, merge, export, strongest, plot, report, train, evaluate):
     main.add_command(command)
 
 

@@ -47,3 +47,7 @@ class SelfCheckError(ScbassetError):
 
 class StoreError(ScbassetError):
     """A store can't be written or read."""
+
+
+class ExportError(ScbassetError):
+    """A store can't be written as the file that was asked for."""

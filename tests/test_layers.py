@@ -14,7 +14,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 ROWS = [
     {"cli"},
     {"demo"},
-    {"cli_stores", "cli_train"},
+    {"cli_export", "cli_stores", "cli_train"},
     {"cli_options"},
     {"report"},
     {"report_traits"},
@@ -24,7 +24,10 @@ ROWS = [
     {"examples"},
     {"evaluation"},
     {"scoring", "prediction", "saturation", "verification", "merging"},
-    {"runs", "rescoring"},
+    {"runs", "rescoring", "exporting"},
+    {"export_annotations", "export_vcf"},
+    {"export_tables"},
+    {"columns", "outputs"},
     {"device", "provenance", "alleles"},
     {"accessibility", "recipe"},
     {
@@ -48,7 +51,7 @@ ROWS = [
 HOMES = {
     "anndata": {"accessibility", "coordinates"},
     "captum": {"attribution"},
-    "click": {"cli", "cli_options", "cli_stores", "cli_train"},
+    "click": {"cli", "cli_export", "cli_options", "cli_stores", "cli_train"},
     "fcntl": {"locks"},
     "fsspec": {"places"},
     "h5py": {"keras", "coordinates"},
@@ -56,8 +59,8 @@ HOMES = {
     "huggingface_hub": {"checkpoint"},
     "logomaker": {"plot"},
     "matplotlib": {"figures", "plot", "report"},
-    "pyarrow": {"vcf"},
-    "pysam": {"genome", "vcf"},
+    "pyarrow": {"export_tables", "vcf"},
+    "pysam": {"export_vcf", "genome", "outputs", "vcf"},
     "safetensors": {"checkpoint", "folder", "training_state", "weights"},
     "scipy": {"accessibility", "metrics", "evaluation"},
     "sklearn": {"metrics"},
@@ -123,8 +126,9 @@ HEAVY = {"torch", "zarr", "numpy", "pandas", "pysam", "h5py", "tqdm", "safetenso
         ("import scbasset_ism; scbasset_ism.open_scores", {"torch", "pysam"}),
         ("import scbasset_ism; scbasset_ism.open_saturations", {"torch", "pysam"}),
         ("import scbasset_ism.vcf", {"torch", "zarr"}),
+        ("import scbasset_ism; scbasset_ism.export", {"torch", "tqdm"}),
     ],
-    ids=["cli", "package", "reader", "open_scores", "open_saturations", "vcf"],
+    ids=["cli", "package", "reader", "open_scores", "open_saturations", "vcf", "export"],
 )
 def test_heavy_imports_wait(code: str, absent: set[str]) -> None:
     assert not loaded_after(code) & absent

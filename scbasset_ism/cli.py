@@ -188,7 +188,8 @@ def ism(source: tuple[str, ...], part: str | None, **options: Any) -> None:
     _check_part(part, options)
     from scbasset_ism import vcf
     from scbasset_ism.progress import Part
-    from scbasset_ism.saturation import IsmOptions, is_bed, saturate, saturate_part
+    from scbasset_ism.saturation import IsmOptions, saturate, saturate_part
+    from scbasset_ism.stretches import is_bed
 
     with _run(options) as (model, output), vcf.spooled(_ism_source(source)) as given:
         own = None if is_bed(given) or not isinstance(given, str | Path) else vcf.reference(given)

@@ -50,19 +50,20 @@ def merge(stores: tuple[str, ...], output: str, overwrite: bool, quiet: bool) ->
 @click.option(
     "--sample",
     type=click.IntRange(0),
-    default=64,
-    show_default=True,
-    help="Rows to score again by full float32 passes; 0 needs neither model nor genome.",
+    help="Rows to score again by full float32 passes (default: 64; of attributions 8, by Captum); "
+    "0 needs neither model nor genome.",
 )
 @click.option("--seed", default=0, show_default=True, help="Which rows.")
-def verify(store: str, model: str | None, genome: str | None, sample: int, seed: int) -> None:
+def verify(
+    store: str, model: str | None, genome: str | None, sample: int | None, seed: int
+) -> None:
     """Check every byte of STORE, and a sample of its scores against their definition."""
     from scbasset_ism.checkpoint import load_model
     from scbasset_ism.reader import open_store
     from scbasset_ism.verification import verify_files, verify_scores
 
     written = open_store(store)
-    if sample:
+    if sample != 0:
         attributes = written.attributes
         own = attributes.get("genome", {}).get("path")
         bases = open_genome(genome or own) if own else None
@@ -73,7 +74,7 @@ def verify(store: str, model: str | None, genome: str | None, sample: int, seed:
     click.echo(f"{found.n_arrays:>12,} arrays read, {found.n_bytes:,} bytes")
     if found.n_sampled:
         click.echo(f"{found.n_sampled:>12,} rows scored again")
-        click.echo(f"{found.largest:>12.3g} largest number of the bottleneck among them")
+        click.echo(f"{found.largest:>12.3g} largest number among them")
         click.echo(f"{found.error:>12.3g} largest error")
     if found.unchecked:
         click.echo(f"  no row was scored again: {found.unchecked}")

@@ -14,14 +14,15 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 ROWS = [
     {"cli"},
     {"demo"},
-    {"cli_stores", "cli_train"},
+    {"cli_stores", "cli_train", "cli_windows"},
     {"cli_options"},
     {"training"},
     {"training_state"},
     {"examples"},
     {"evaluation"},
-    {"scoring", "prediction", "saturation", "verification", "merging"},
-    {"runs", "rescoring", "stretches"},
+    {"scoring", "prediction", "saturation", "attributing", "verification", "merging"},
+    {"runs", "stretches", "window_rescoring"},
+    {"rescoring"},
     {"device", "provenance", "alleles"},
     {"accessibility", "recipe"},
     {
@@ -34,9 +35,9 @@ ROWS = [
         "checkpoint",
         "encoder",
     },
-    {"vcf", "self_check", "store", "finishing", "folder", "keras"},
+    {"vcf", "self_check", "store", "finishing", "folder", "keras", "attribution", "views"},
     {"metrics", "plot", "splits"},
-    {"weights", "cells", "regions", "progress", "workers", "delta", "attribution"},
+    {"weights", "cells", "regions", "progress", "workers", "delta"},
     {"genome", "reference_pass", "variants", "frames", "locks", "spans"},
     {"model", "agreement", "shuffles"},
     {"bases", "places", "streams", "contributions"},
@@ -45,7 +46,7 @@ ROWS = [
 HOMES = {
     "anndata": {"accessibility"},
     "captum": {"attribution"},
-    "click": {"cli", "cli_options", "cli_stores", "cli_train"},
+    "click": {"cli", "cli_options", "cli_stores", "cli_train", "cli_windows"},
     "fcntl": {"locks"},
     "fsspec": {"places"},
     "h5py": {"keras"},
@@ -118,9 +119,10 @@ HEAVY = {"torch", "zarr", "numpy", "pandas", "pysam", "h5py", "tqdm", "safetenso
         ("import scbasset_ism.reader", {"torch", "pysam"}),
         ("import scbasset_ism; scbasset_ism.open_scores", {"torch", "pysam"}),
         ("import scbasset_ism; scbasset_ism.open_saturations", {"torch", "pysam"}),
+        ("import scbasset_ism; scbasset_ism.open_attributions", {"torch", "pysam", "captum"}),
         ("import scbasset_ism.vcf", {"torch", "zarr"}),
     ],
-    ids=["cli", "package", "reader", "open_scores", "open_saturations", "vcf"],
+    ids=["cli", "package", "reader", "open_scores", "open_saturations", "open_attributions", "vcf"],
 )
 def test_heavy_imports_wait(code: str, absent: set[str]) -> None:
     assert not loaded_after(code) & absent

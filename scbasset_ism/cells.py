@@ -1,10 +1,13 @@
 """Tables of cells: one row per output of a model, index `cell_id`."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from scbasset_ism.errors import CheckpointError
+from scbasset_ism.errors import CheckpointError, ScbassetError
 
 _ID_COLUMNS = ("cell_id", "barcode")
 # First lines that are a header even where there is but one column.
@@ -62,3 +65,38 @@ def read_cells(path: str | Path, n_cells: int) -> pd.DataFrame:
             f"{path}: ids of cells must be unique and not empty; {wrong.iloc[0]!r} is not"
         )
     return cells.set_index(pd.Index(ids, name="cell_id"))
+
+
+def select_cells(cells: pd.DataFrame, group: str) -> NDArray[np.bool_]:
+    """Find the cells that a text means, (cells) bool.
+
+    Args:
+        cells: Their table, index `cell_id`.
+        group: An id; else a label that stands in one of the columns; else a query as of
+            `pandas.DataFrame.query`, such as `tissue == "blood" and depth > 1000`.
+
+    Raises:
+        ScbassetError: No cell is meant, or the label stands in several columns.
+    """
+    if (chosen := np.asarray(cells.index == group)).any():
+        return chosen
+    texts = cells.astype(str) == group
+    columns = list(cells.columns[texts.any()])
+    if len(columns) == 1:
+        return texts[columns[0]].to_numpy()
+    if columns:
+        raise ScbassetError(
+            f"cells are called {group!r} in several columns: ask for {columns[0]} == {group!r}"
+        )
+    try:
+        found: Any = cells.eval(group, engine="python")
+    except Exception:  # whatever pandas says of a text that is no query
+        found = None
+    if not isinstance(found, pd.Series) or found.dtype != bool:
+        raise ScbassetError(
+            f"no cell has the id or label {group!r}, and it is no query of their columns "
+            f"({', '.join(map(str, cells)) or 'there are none'})"
+        )
+    if not found.any():
+        raise ScbassetError(f"no cell fulfils {group!r}")
+    return found.to_numpy()

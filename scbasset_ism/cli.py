@@ -29,7 +29,7 @@ from scbasset_ism.cli_options import (
     store_beside,
     tell_finished,
 )
-from scbasset_ism.cli_stores import finalize, merge, verify
+from scbasset_ism.cli_stores import finalize, merge, plot, verify
 from scbasset_ism.cli_train import evaluate, train
 from scbasset_ism.cli_windows import attribute, ism
 from scbasset_ism.errors import ScbassetError
@@ -166,14 +166,21 @@ def predict(regions: str, **options: Any) -> None:
 def run_demo(folder: str) -> None:
     """Score packaged variants with the packaged model, in FOLDER, to see and to play with.
 
-    FOLDER (default: scbasset-ism-demo) gets a genome, a VCF and the store of the scores. What is
-    there of genome and VCF is kept, and scored anew.
+    FOLDER (default: scbasset-ism-demo) gets a genome, a VCF, the store of the scores, and of the
+    strongest variant the saturation mutagenesis as a store and as a picture. What is there of
+    genome and VCF is kept, and scored anew.
     """
     from scbasset_ism import demo
 
     scores = demo.run(folder)
     tell_finished(scores, "variants")
     click.echo(demo.table(scores))
+    if scores.attributes["counts"]["SCORED"]:
+        found = demo.mutate(folder, scores)
+        try:
+            log.info("picture: %s", demo.draw(folder, scores, found))
+        except ImportError:
+            log.info("no picture of it without the extra: pip install 'scbasset-ism[plot]'")
     click.echo(demo.next_steps(folder))
 
 
@@ -225,7 +232,7 @@ def inspect(path: str, as_json: bool) -> None:
         click.echo(line)
 
 
-for command in (ism, attribute, finalize, verify, merge, train, evaluate):
+for command in (ism, attribute, finalize, verify, merge, plot, train, evaluate):
     main.add_command(command)
 
 

@@ -1,6 +1,8 @@
-"""The commands that take stores that are there: finish, join and check them."""
+"""The commands that take stores that are there: finish, join, check and draw them."""
 
 import logging
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +16,16 @@ from scbasset_ism.cli_options import (
 from scbasset_ism.errors import ScbassetError
 
 log = logging.getLogger(__name__)
+
+# Pictures: the command whose stores they show, the function of `figures`, the options it takes.
+_DRAWS: dict[str, tuple[str, str, set[str]]] = {
+    "map": ("score", "variant_map", {"coordinates"}),
+    "bars": ("score", "variant_bars", {"by"}),
+    "distribution": ("score", "variant_distribution", {"groups"}),
+    "logo": ("ism", "logos", {"groups", "span"}),
+    "substitutions": ("ism", "substitutions", {"groups", "span"}),
+    "profiles": ("ism", "profiles", {"by", "span"}),
+}
 
 
 @click.command()
@@ -82,3 +94,78 @@ def verify(
         click.echo(f"     problem {problem}")
     if found.problems:
         raise ScbassetError(f"{store} is damaged: {len(found.problems):,} problems, listed above")
+
+
+@click.command()
+@click.argument("store")
+@click.option(
+    "--variant",
+    help="A variant by its name (chr20:1000226:A:G) or ID; of a store of `ism` a window, with the "
+    "reference above the alternate allele. Default: the first row.",
+)
+@click.option(
+    "--kind",
+    type=click.Choice(list(_DRAWS)),
+    help="Stores of `score`: map of the cells, bars of groups, distribution. Stores of `ism`: "
+    "logo, substitutions (position x base), profiles (position x group). Default: map and logo.",
+)
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    help="Cells: an id, a label in a column of their table, or a query of its columns; may be "
+    "repeated for `logo`. Default: all.",
+)
+@click.option("--by", help="Column of the cells' table that makes groups, for bars and profiles.")
+@click.option(
+    "--coordinates",
+    help="Of the cells, for `map`: two columns of their table (umap_1,umap_2) or an AnnData file "
+    "with a key (atlas.h5ad:X_umap). Default: principal components of their weights.",
+)
+@click.option(
+    "--span",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Most bases to show of a window, from its middle (default: 100).",
+)
+@click.option("-o", "--output", required=True, help="Picture: .svg, .pdf or .png.")
+def plot(store: str, variant: str | None, kind: str | None, output: str, **options: Any) -> None:
+    """Draw a variant or a window of STORE."""
+    suffix = Path(output).suffix.removeprefix(".").lower()
+    if suffix not in {"svg", "pdf", "png"}:
+        raise click.UsageError(f"a picture ends in .svg, .pdf or .png, and {output} does not")
+    figures, draws = _import_figures(), _DRAWS
+    from scbasset_ism.reader import open_store
+
+    opened = open_store(store)
+    kinds = [name for name, (of, _, _) in draws.items() if of == opened.kind]
+    if not kinds or (kind or kinds[0]) not in kinds:
+        known = f"its pictures are {', '.join(kinds)}" if kinds else "there is no picture of it"
+        raise click.UsageError(f"{store} was written by `{opened.kind}`: {known}")
+    _, function, takes = draws[kind := kind or kinds[0]]
+    given = {name: value for name, value in options.items() if value}
+    if wrong := set(given) - takes:
+        raise click.UsageError(f"{kind} takes no {min(wrong)}")
+    if "by" in takes and "by" not in given:
+        raise click.UsageError(f"{kind} shows groups: name a column of the cells' table, --by")
+    if "coordinates" in given:
+        from scbasset_ism.coordinates import read_coordinates
+
+        given["coordinates"] = read_coordinates(given["coordinates"], opened.cells)
+    first = 0 if opened.kind == "score" else opened.rows(slice(1)).index[0]
+    figure = getattr(figures, function)(opened, variant or first, **given)
+    try:
+        Path(output).write_bytes(figures.plot.to_bytes(figure, suffix))
+    except OSError as error:
+        raise ScbassetError(f"{output} can't be written: {error.strerror}") from None
+    log.info("%s", output)
+
+
+def _import_figures() -> Any:
+    try:
+        from scbasset_ism import figures
+    except ImportError:
+        raise ScbassetError(
+            "pictures need matplotlib and logomaker: pip install 'scbasset-ism[plot]'"
+        ) from None
+    return figures

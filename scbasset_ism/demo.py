@@ -1,19 +1,29 @@
-"""The demo: real variants of chr20, scored by the packaged model, in a folder to play with."""
+"""The demo: real variants of chr20, scored by the packaged model, in a folder to play with.
+
+The strongest is mutated base by base, and drawn where the extra `plot` is installed.
+"""
 
 import logging
 import os
 import shutil
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from scbasset_ism.checkpoint import DEMO, DEMO_DATA, load_model
 from scbasset_ism.errors import ScbassetError
 from scbasset_ism.genome import Genome
 from scbasset_ism.reader import Scores
+from scbasset_ism.saturation import IsmOptions, saturate
+from scbasset_ism.saturations import Saturations
 from scbasset_ism.scoring import ScoreOptions, score_variants
+from scbasset_ism.variants import Variant
 
 GENOME, VARIANTS, SCORES = "genome.fa.gz", "variants.vcf", "scores.zarr"
+MUTANTS, PICTURE = "ism.zarr", "ism.svg"
 
+_SPAN = 60  # bases that are mutated
 _WIDTH = 100  # columns of the table
 _ID, _ALLELES = 17, 15  # columns for them; longer ones are cut
 _HEAD = ("variant", "position", "alleles", "delta", "cell type", "tissue")
@@ -37,6 +47,37 @@ def run(folder: str | Path) -> Scores:
     log.info("scoring %s", folder / VARIANTS)
     options = ScoreOptions(overwrite=True, progress=True)
     return score_variants(folder / VARIANTS, genome, model, folder / SCORES, options=options)
+
+
+def mutate(folder: str | Path, scores: Scores) -> Saturations:
+    """Mutate every base around the strongest variant, on both of its haplotypes.
+
+    Args:
+        folder: The demo's, with the genome; gets the store, in place of an older one.
+        scores: Of the variants; one is scored at least.
+    """
+    model, genome = load_model(DEMO), Genome(Path(folder, GENOME))
+    strongest = Variant.parse(scores.strongest(1, 1).index[0])
+    options = IsmOptions(span=_SPAN, allele="both", overwrite=True, progress=True)
+    log.info("mutating every base around %s", strongest)
+    return saturate([strongest], genome, model, Path(folder, MUTANTS), options=options)
+
+
+def draw(folder: str | Path, scores: Scores, found: Saturations) -> Path:
+    """Draw logos around the strongest variant in the cells that it changes most and least.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ImportError: The extra `plot` is not installed.
+    """
+    figures: Any = import_module("scbasset_ism.figures")
+    by_effect = scores.cells.loc[scores.strongest(1, len(scores.cells))["cell_id"], "name"]
+    variant = found.windows()["source"].iloc[0]
+    figure = figures.logos(found, variant, groups=[by_effect.iloc[0], by_effect.iloc[-1]])
+    Path(folder, PICTURE).write_bytes(figures.plot.to_bytes(figure, "svg"))
+    return Path(folder, PICTURE)
 
 
 def copy_inputs(folder: Path) -> None:
@@ -90,6 +131,9 @@ delta: change of the logit of accessibility, alternate minus reference allele.
 Look at the scores in Python:
     import scbasset_ism as sb
     sb.open_scores("{Path(folder, SCORES).as_posix()}").strongest(20)
+Draw them, or what every base around the strongest variant is worth (store of `ism`):
+    scbasset-ism plot {Path(folder, SCORES)} --variant rs6026349 --kind bars --by tissue -o bars.svg
+    scbasset-ism plot {Path(folder, MUTANTS)} --group blood --group skin -o logos.svg
 Change {Path(folder, VARIANTS)} and run the demo again, or score your own hg19 variants:
     scbasset-ism score my.vcf --genome hg19.fa --model {DEMO}"""
 

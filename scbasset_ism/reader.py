@@ -117,7 +117,7 @@ class Store:
 
     def row(self, row: str | int) -> pd.Series:
         """Give the values of one row, named or numbered, in all cells."""
-        number = self._row_number(row)
+        number = self.row_number(row)
         return pd.Series(self._values[number], index=self.cells.index, name=row)
 
     def group_mean(
@@ -219,7 +219,12 @@ class Store:
             return int(numbers[0])
         return _check_number(cell, len(self.cells), f"{self.path}: cell")
 
-    def _row_number(self, row: str | int) -> int:
+    def row_number(self, row: str | int) -> int:
+        """Look up a row by its name, or check its number.
+
+        Raises:
+            StoreError: There is none, or there are several of the name.
+        """
         if isinstance(row, str):
             numbers = np.flatnonzero(self.row_names == row)
             if len(numbers) != 1:
@@ -256,6 +261,18 @@ class Scores(Store):
     def variant(self, variant: str | int) -> pd.Series:
         """Give the delta logits of one variant (`chr20:1000226:A:G` or its row) in all cells."""
         return self.row(variant)
+
+    def row_number(self, row: str | int) -> int:
+        """Look up a variant by its name or else its ID, or check its number.
+
+        Raises:
+            StoreError: There is none, or there are several.
+        """
+        if isinstance(row, str) and row not in self.row_names:
+            rows = np.flatnonzero(values_of(self._root, "obs/variant_id") == row)
+            if len(rows) == 1 and row != ".":
+                return int(rows[0])
+        return super().row_number(row)
 
     def strongest(self, n_variants: int = 10, n_cells: int = 3) -> pd.DataFrame:
         """Find the variants with the largest effect in any cell, and the cells they change most.

@@ -137,10 +137,11 @@ class Plan:
 def product(factor: Floats, weight: Floats) -> Floats:
     """Give `factor @ weight.T`, (..., bottleneck) and (cells, bottleneck) to (..., cells).
 
-    As one product of two matrices: numpy would make one for each of the leading indices.
+    Of one cell's weight, (bottleneck), it is (...). As one product of two matrices: numpy would
+    make one for each of the leading indices.
     """
     flat = factor.reshape(-1, factor.shape[-1]) @ weight.T
-    return flat.reshape(*factor.shape[:-1], len(weight))
+    return flat.reshape(*factor.shape[:-1], *weight.shape[:-1])
 
 
 def check_room(progress: Progress, schema: Schema, plan: Plan, *, overwrite: bool) -> None:

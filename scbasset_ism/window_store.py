@@ -59,7 +59,7 @@ class WindowStore(Store):
         return str(self._row_of(window)["sequence"])
 
     def _row_of(self, window: str | int) -> pd.Series:
-        number = self._row_number(window)
+        number = self.row_number(window)
         rows = self.rows(slice(number, number + 1))
         if not self._are_usable(rows)[0]:
             raise StoreError(f"{self.path}: window {window!r} {self._trouble(rows.iloc[0])}")
@@ -84,7 +84,7 @@ class WindowStore(Store):
 
     def _factor(self, window: str | int) -> Floats:
         """Read a window's stretch, (positions, 4, bottleneck)."""
-        row, number = self._row_of(window), self._row_number(window)
+        row, number = self._row_of(window), self.row_number(window)
         with undamaged(self.bottleneck):
             values = np.asarray(self.bottleneck[number], dtype=np.float32)
         return values[: row["stop"] - row["start"]]

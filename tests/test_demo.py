@@ -1,6 +1,8 @@
 """The packaged model, genome and variants belong together, and the demo runs on them anywhere."""
 
 import logging
+import sys
+import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
@@ -129,7 +131,14 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = call("demo")
     assert result.exit_code == 0, result.output
     folder = tmp_path / "scbasset-ism-demo"
-    assert {path.suffix for path in folder.iterdir()} == {".gz", ".fai", ".gzi", ".vcf", ".zarr"}
+    assert {path.suffix for path in folder.iterdir()} == {
+        ".gz",
+        ".fai",
+        ".gzi",
+        ".vcf",
+        ".zarr",
+        ".svg",
+    }
     scores = open_scores(folder / "scores.zarr")
     assert scores.attributes["counts"]["SCORED"] == len(scores) - 10
     for words in (
@@ -147,7 +156,28 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text in (about["variant_id"], f"{first['delta_logit']:+.2f}"):
         assert text in rows[1].split()
     assert scores.cells.loc[first["cell_id"], "tissue"] in rows[1]
-    assert call("verify", str(folder / "scores.zarr")).exit_code == 0
+    picture = ET.parse(folder / "ism.svg").getroot()
+    assert len(list(picture.iter("{http://www.w3.org/2000/svg}path"))) > 200
+    for store in ("scores.zarr", "ism.zarr"):
+        assert call("verify", str(folder / store)).exit_code == 0
+
+
+def test_without_a_score_there_is_no_picture(tmp_path: Path) -> None:
+    demo.copy_inputs(tmp_path)
+    lines = (tmp_path / "variants.vcf").read_text().splitlines()
+    kept = [line for line in lines if line.startswith("#") or "<DEL>" in line]
+    (tmp_path / "variants.vcf").write_text("\n".join(kept) + "\n")
+    result = call("demo", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "ism.svg").exists()
+
+
+def test_without_the_extra_there_is_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scbasset_ism.figures", None)
+    result = call("demo", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "pip install 'scbasset-ism[plot]'" in result.output
+    assert (tmp_path / "ism.zarr").exists()
 
 
 def test_the_files_of_the_folder_are_scored_again(tmp_path: Path) -> None:

@@ -359,8 +359,10 @@ def test_the_ism_of_the_authors(tmp_path: Path) -> None:
     found = saturate([region], genome, model, tmp_path / "s.zarr", options=options)
     np.testing.assert_allclose(found.array("obsm/ref_bottleneck")[0], bottleneck, atol=2e-5)
     exact = copy.deepcopy(model).double()  # logits reach 17, where float32 loses 1e-5 of each
+    own = exact.predict([text]).numpy()
+    np.testing.assert_allclose(own[0], logits, atol=2e-5)
     changed = [text[:p] + base + text[p + 1 :] for p in range(572, 772) for base in "ACGT"]
-    want = (exact.predict(changed).numpy() - logits).reshape(200, 4, -1)
+    want = (exact.predict(changed).numpy() - own).reshape(200, 4, -1)
     np.testing.assert_allclose(found.delta_logit(0), want, atol=2e-5)
     weight = exact.head.weight.detach().numpy()  # (cells, bottleneck), without the bias
     free = definition(exact, text, range(572, 772)) @ weight.T

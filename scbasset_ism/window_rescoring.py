@@ -145,7 +145,8 @@ def _of_cell(
     """Give (4, span) hypothetical attributions of a cell, and its difference in logits."""
     captum = import_captum()
     if not n_steps:
-        return captum.Saliency(logits).attribute(x, target=cell, abs=False)[0].cpu().numpy(), 0.0
+        maps = captum.Saliency(logits).attribute(x.requires_grad_(), target=cell, abs=False)
+        return maps[0].cpu().numpy(), 0.0
     maps = []
     for start in torch.split(starts, 1):
         gradient = captum.IntegratedGradients(logits, multiply_by_inputs=False).attribute(

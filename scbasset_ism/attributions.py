@@ -148,7 +148,7 @@ class Attributions(WindowStore):
             columns[haplotype] = np.insert(values.to_numpy(), [at] * n_gaps, 0)[: len(values)]
             if haplotype == "ref":
                 places = values.index.to_numpy()
-                positions = np.insert(places, [at] * n_gaps, places[at - 1])[: len(values)]
+                positions = np.insert(places, [at] * n_gaps, places[0] + at - 1)[: len(values)]
         table = pd.DataFrame(columns, index=pd.Index(positions, name="position"))
         table = table[["ref_base", "alt_base", "ref", "alt"]]
         return table.assign(delta=table["alt"] - table["ref"])
@@ -162,7 +162,7 @@ class Attributions(WindowStore):
 
         Args:
             folder: It gets `raw.npz` and `shap.npz` (see the function `save_modisco`), and
-                `windows.narrowPeak` with the places of the windows, in their order.
+                `windows.bed` with the places of the windows, for `modisco seqlet-bed`.
             group: Cells.
             labels: Where the group is named by its label.
             corrected: Subtract the mean over the four bases first.
@@ -182,11 +182,10 @@ class Attributions(WindowStore):
             first = length // 2 - len(values) // 2
             place = slice(first, first + len(values))
             codes[i, place], hypothetical[i, place] = encode(row["sequence"]), values
-            place_and_name = (row["chrom"], row["start"], row["stop"], table.index[number])
-            fields = (*place_and_name, 0, ".", 0, -1, -1, len(values) // 2)
+            fields = (row["chrom"], row["start"], row["stop"], table.index[number], 0, ".")
             lines.append("\t".join(map(str, fields)) + "\n")
         save_modisco(folder, codes, hypothetical)
-        (Path(folder) / "windows.narrowPeak").write_text("".join(lines))
+        (Path(folder) / "windows.bed").write_text("".join(lines))
         return list(table.index[chosen])
 
     def _are_usable(self, rows: pd.DataFrame) -> NDArray[np.bool_]:

@@ -149,6 +149,32 @@ def test_alternate_minus_reference(
         found.alt_minus_ref("1:5:A:C", 3)
 
 
+@pytest.mark.parametrize("span", [1, 4])
+def test_alleles_longer_than_the_stretch(
+    tmp_path: Path,
+    tiny_genome: Genome,
+    tiny_model: Scbasset,
+    tiny_sequences: dict[str, str],
+    span: int,
+) -> None:
+    bases = tiny_sequences["1"].upper()
+    start = next(i for i in range(1000, 1100) if bases[i] not in bases[i + 1] + bases[i + 8])
+    kept, gone = bases[start], bases[start : start + 9]
+    lines = [f"1 {start + 1} . {gone} {kept}", f"1 {start + 1} . {kept} {gone}"]
+    vcf, options = write_vcf(tmp_path / "v.vcf", *lines), options_of(span=span)
+    found = attribute_windows(vcf, tiny_genome, tiny_model, tmp_path / "s", options=options)
+    first = span // 2
+    for name, gap in zip(found.windows()["source"][::2], ("alt", "ref"), strict=True):
+        compared = found.alt_minus_ref(name, 0)
+        assert len(compared) == span
+        assert (compared[f"{gap}_base"] == "-").tolist() == [False] * first + [True] * (
+            span - first
+        )
+        begin = int(found.windows().loc[name, "start"]) + 1
+        after = range(begin + first, begin + span) if gap == "alt" else [begin + first - 1] * 4
+        assert compared.index.tolist()[first:] == list(after)[: span - first]
+
+
 def test_views_are_averaged(
     tmp_path: Path, tiny_genome: Genome, tiny_model: Scbasset, tiny_sequences: dict[str, str]
 ) -> None:
@@ -395,11 +421,8 @@ class TestReader:
         raw, shap = (np.load(tmp_path / f"m/{name}.npz")["arr_0"] for name in ("raw", "shap"))
         assert raw.shape == shap.shape == (6, 4, 4)
         np.testing.assert_allclose((raw * shap).sum(1)[3], found.logits(3, [0, 2]), atol=1e-6)
-        lines = (tmp_path / "m/windows.narrowPeak").read_text().splitlines()
-        assert lines[3].split("\t") == [
-            *("1", "1008", "1012", names[3]),
-            *("0", ".", "0", "-1", "-1", "2"),
-        ]
+        lines = (tmp_path / "m/windows.bed").read_text().splitlines()
+        assert lines[3].split("\t") == ["1", "1008", "1012", names[3], "0", "."]
 
 
 def test_shorter_stretches_lie_in_the_middle_for_modisco(

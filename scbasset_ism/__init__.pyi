@@ -1,9 +1,14 @@
 """Types of the public names, which `__init__.py` imports on first use."""
 
-from scbasset_ism.alleles import AlleleAttributions as AlleleAttributions
+from scbasset_ism.alleles import AlleleContributions as AlleleContributions
 from scbasset_ism.alleles import attribute_alleles as attribute_alleles
+from scbasset_ism.attributing import AttributionRunOptions as AttributionRunOptions
+from scbasset_ism.attributing import attribute_windows as attribute_windows
+from scbasset_ism.attributing import attribute_windows_part as attribute_windows_part
 from scbasset_ism.attribution import AttributionOptions as AttributionOptions
 from scbasset_ism.attribution import attribute as attribute
+from scbasset_ism.attributions import Attributions as Attributions
+from scbasset_ism.attributions import open_attributions as open_attributions
 from scbasset_ism.checkpoint import (
     convert as convert,
 )
@@ -13,7 +18,7 @@ from scbasset_ism.checkpoint import (
 from scbasset_ism.checkpoint import (
     save_checkpoint as save_checkpoint,
 )
-from scbasset_ism.contributions import Attributions as Attributions
+from scbasset_ism.contributions import Contributions as Contributions
 from scbasset_ism.contributions import save_modisco as save_modisco
 from scbasset_ism.errors import ScbassetError as ScbassetError
 from scbasset_ism.exporting import ExportOptions as ExportOptions

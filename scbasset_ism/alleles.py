@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scbasset_ism import vcf
 from scbasset_ism.attribution import AttributionOptions, attribute
 from scbasset_ism.bases import encode
-from scbasset_ism.contributions import Attributions, Numbers
+from scbasset_ism.contributions import Contributions, Numbers
 from scbasset_ism.errors import VariantError
 from scbasset_ism.genome import Genome
 from scbasset_ism.model import Scbasset
@@ -18,7 +18,7 @@ from scbasset_ism.windows import Frame, alternate_windows, read_window
 
 
 @dataclass(frozen=True)
-class AlleleAttributions:
+class AlleleContributions:
     """Attributions of the windows of both alleles of variants.
 
     Attributes:
@@ -30,8 +30,8 @@ class AlleleAttributions:
     """
 
     variants: list[Variant]
-    ref: Attributions
-    alt: Attributions
+    ref: Contributions
+    alt: Contributions
     window_start: NDArray[np.int64]
 
     def delta_logits(self, weight: Numbers) -> Numbers:
@@ -55,7 +55,7 @@ def attribute_alleles(
     genome: Genome,
     *,
     options: AttributionOptions | None = None,
-) -> AlleleAttributions:
+) -> AlleleContributions:
     """Attribute the reference and the alternate window of variants.
 
     The windows are those that `score_variants` reads. Where the baselines are shuffles, both
@@ -90,7 +90,7 @@ def attribute_alleles(
         else:
             alt[row] = alternate_windows(variant, genome, start, frame)[0]
     moved = np.array([not variant.is_substitution for variant in known], dtype=bool)[:, None]
-    return AlleleAttributions(
+    return AlleleContributions(
         known,
         attribute(model, ref, options=options),
         attribute(model, alt, options=options, shuffled=np.where(moved, alt, ref)),

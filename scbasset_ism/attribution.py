@@ -5,7 +5,7 @@ the attributions of the bottleneck's numbers. Only those are computed: 32 backwa
 cells. The network is never asked about a cell.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from scbasset_ism.bases import Codes, N
-from scbasset_ism.contributions import Attributions, Numbers, completeness_error, own_base
+from scbasset_ism.contributions import Contributions, Numbers, completeness_error, own_base
 from scbasset_ism.errors import ScbassetError
 from scbasset_ism.model import Scbasset, eval_mode, one_hot
 from scbasset_ism.reference_pass import true_float32
 from scbasset_ism.shuffles import dinucleotide_shuffle
+from scbasset_ism.views import View, all_views
 
 Method = Literal["integrated-gradients", "input-x-gradient"]
 Baseline = Literal["n", "shuffle"]
@@ -38,7 +39,7 @@ class AttributionOptions:
             the window, over which they are averaged (expected gradients).
         n_shuffles: Shuffles of each window.
         seed: Of the shuffles; a window has the same ones wherever it stands.
-        tolerance: Of the completeness error (see `Attributions`); the authors of the method take
+        tolerance: Of the completeness error (see `Contributions`); the authors of the method take
             5 %.
         max_steps: The steps of the integral are doubled until the error is within the tolerance,
             or they would be more than these.
@@ -70,7 +71,8 @@ def attribute(
     *,
     options: AttributionOptions | None = None,
     shuffled: Codes | None = None,
-) -> Attributions:
+    views: Sequence[View] | None = None,
+) -> Contributions:
     """Attribute the bottleneck to the bases of windows.
 
     Integrated gradients (Sundararajan, Taly & Yan, ICML 2017) are Captum's, by Gauss-Legendre
@@ -84,42 +86,81 @@ def attribute(
         codes: (windows, window) uint8.
         options: How.
         shuffled: Whose shuffles are the baselines, (windows, window); by default the windows' own.
+        views: Whose mean is attributed; the windows then have the margins that these need. By
+            default the window as it is.
 
     Returns:
         As many windows, in memory: 0.7 MB each at the sizes of the publication.
     """
     options = options or AttributionOptions()
     codes = np.asarray(codes, dtype=np.uint8)
-    if codes.ndim != 2 or codes.shape[1] != model.config.window:
+    seen = _Seen(model, views or all_views(model.config.window, rc=False, shifts=0))
+    if codes.ndim != 2 or codes.shape[1] != seen.span:
         raise ScbassetError(
-            f"codes have the shape {codes.shape}; the model reads (windows, {model.config.window})"
+            f"codes have the shape {codes.shape}; the model reads (windows, {seen.span})"
         )
     with eval_mode(model), true_float32():
         if options.method == "input-x-gradient":
-            return _gradients(model, codes, options.batch_size)
-        return _integrated(model, codes, codes if shuffled is None else shuffled, options)
+            return _gradients(seen, codes, options.batch_size)
+        return _integrated(seen, codes, codes if shuffled is None else shuffled, options)
 
 
-def _gradients(model: Scbasset, codes: Codes, batch_size: int) -> Attributions:
+@dataclass(frozen=True)
+class _Seen:
+    """A model that averages over views."""
+
+    model: Scbasset
+    views: Sequence[View]
+
+    @property
+    def span(self) -> int:
+        """Bases that all views read together; the first and the last reach furthest."""
+        return self.views[-1].start + self.model.config.window
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map one-hot (batch, 4, span) to the bottleneck (batch, bottleneck)."""
+        return torch.stack([self.model.encode(view.one_hot(x)) for view in self.views]).mean(0)
+
+    def one_hot(self, codes: Codes) -> Tensor:
+        """Map (batch, span) uint8 to what `encode` takes."""
+        weight = self.model.head.weight
+        return one_hot(torch.from_numpy(codes).to(weight.device), weight.dtype)
+
+    def empty(self, codes: Codes) -> Contributions:
+        """Make room for a result."""
+        n, bottleneck = len(codes), self.model.config.bottleneck
+        dtype = np.dtype(str(self.model.head.weight.dtype).removeprefix("torch."))
+        return Contributions(
+            codes,
+            np.zeros((n, self.span, 4, bottleneck), dtype),
+            np.zeros((n, bottleneck), dtype),
+            np.zeros((n, bottleneck), dtype),
+            np.zeros(n, dtype),
+            np.zeros(n, np.int64),
+            np.zeros(n, np.bool_),
+        )
+
+
+def _gradients(seen: _Seen, codes: Codes, batch_size: int) -> Contributions:
     """Give the gradients at the windows themselves."""
-    parts = []
+    result = seen.empty(codes)
     for start in range(0, len(codes), batch_size):
-        x = _one_hot(model, codes[start : start + batch_size]).requires_grad_()
-        parts.append(_jacobian(model.encode, (x,))[0].permute(0, 3, 2, 1).cpu().numpy())
-    result = _empty(model, codes)
-    if parts:
-        result.hypothetical[:] = np.concatenate(parts)
+        some = slice(start, start + batch_size)
+        x = seen.one_hot(codes[some]).requires_grad_()
+        result.hypothetical[some] = _positions_first(_jacobian(seen.encode, (x,))[0])
+        with torch.no_grad():
+            result.bottleneck[some] = seen.encode(x).cpu().numpy()
     result.error[:] = np.nan
     result.is_complete[:] = True
     return result
 
 
 def _integrated(
-    model: Scbasset, codes: Codes, shuffled: Codes, options: AttributionOptions
-) -> Attributions:
+    seen: _Seen, codes: Codes, shuffled: Codes, options: AttributionOptions
+) -> Contributions:
     """Integrate with more and more steps, as long as the sum is not what it should be."""
-    result = _empty(model, codes)
-    weight = model.head.weight.detach().cpu().numpy()
+    result = seen.empty(codes)
+    weight = seen.model.head.weight.detach().cpu().numpy()
     pending, n_steps = np.arange(len(codes)), min(FIRST_STEPS, options.max_steps)
     per_window = options.n_shuffles if options.baseline == "shuffle" else 1
     together = max(1, options.batch_size // per_window)
@@ -127,10 +168,11 @@ def _integrated(
         for start in range(0, len(pending), together):
             some = pending[start : start + together]
             starts = baselines(shuffled[some], options)
-            hypothetical, difference = _along_paths(
-                model, codes[some], starts, n_steps=n_steps, batch_size=options.batch_size
+            hypothetical, bottleneck, difference = _along_paths(
+                seen, codes[some], starts, n_steps=n_steps, batch_size=options.batch_size
             )
-            result.hypothetical[some], result.difference[some] = hypothetical, difference
+            result.hypothetical[some], result.bottleneck[some] = hypothetical, bottleneck
+            result.difference[some] = difference
             total = own_base(hypothetical, codes[some]).sum(axis=1)
             result.error[some] = completeness_error(total, difference, weight)
         result.n_steps[pending] = n_steps
@@ -152,25 +194,26 @@ def baselines(codes: Codes, options: AttributionOptions) -> Codes:
 
 
 def _along_paths(
-    model: Scbasset, codes: Codes, starts: Codes, *, n_steps: int, batch_size: int
-) -> tuple[Numbers, Numbers]:
-    """Give `hypothetical` and `difference` of windows from (windows, baselines, window) codes."""
+    seen: _Seen, codes: Codes, starts: Codes, *, n_steps: int, batch_size: int
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Give `hypothetical`, `bottleneck`, `difference` from (windows, baselines, span) codes."""
     captum: Any = import_captum()
     windows, per_window = starts.shape[:2]
-    x = _one_hot(model, codes)
-    start = _one_hot(model, starts.reshape(windows * per_window, -1))
-    end = x.repeat_interleave(per_window, dim=0)  # (windows * baselines, 4, window)
-    integral = captum.IntegratedGradients(model.encode, multiply_by_inputs=False)
+    x = seen.one_hot(codes)
+    start = seen.one_hot(starts.reshape(windows * per_window, -1))
+    end = x.repeat_interleave(per_window, dim=0)  # (windows * baselines, 4, span)
+    integral = captum.IntegratedGradients(seen.encode, multiply_by_inputs=False)
     integral.gradient_func = _jacobian
     mean_gradient = integral.attribute(
         end, start, n_steps=n_steps, internal_batch_size=max(batch_size, len(end))
-    )  # (windows * baselines, bottleneck, 4, window)
+    )  # (windows * baselines, bottleneck, 4, span)
     per_base = mean_gradient - (mean_gradient * start[:, None]).sum(2, keepdim=True)
     hypothetical = per_base.reshape(windows, per_window, *per_base.shape[1:]).mean(1)
     with torch.no_grad():
-        before = model.encode(start).reshape(windows, per_window, -1).mean(1)
-        difference = model.encode(x) - before
-    return hypothetical.permute(0, 3, 2, 1).cpu().numpy(), difference.cpu().numpy()
+        before = seen.encode(start).reshape(windows, per_window, -1).mean(1)
+        after = seen.encode(x)
+    difference = (after - before).cpu().numpy()
+    return _positions_first(hypothetical), after.cpu().numpy(), difference
 
 
 def _jacobian(
@@ -187,23 +230,9 @@ def _jacobian(
     return (torch.stack(gradients, dim=1),)
 
 
-def _one_hot(model: Scbasset, codes: Codes) -> Tensor:
-    weight = model.head.weight
-    return one_hot(torch.from_numpy(codes).to(weight.device), weight.dtype)
-
-
-def _empty(model: Scbasset, codes: Codes) -> Attributions:
-    """Make room for a result."""
-    config, n = model.config, len(codes)
-    dtype = np.dtype(str(model.head.weight.dtype).removeprefix("torch."))
-    return Attributions(
-        codes,
-        np.zeros((n, config.window, 4, config.bottleneck), dtype),
-        np.zeros((n, config.bottleneck), dtype),
-        np.zeros(n, dtype),
-        np.zeros(n, np.int64),
-        np.zeros(n, np.bool_),
-    )
+def _positions_first(maps: Tensor) -> Numbers:
+    """Turn (windows, bottleneck, 4, span) to (windows, span, 4, bottleneck)."""
+    return np.asarray(maps.permute(0, 3, 2, 1).cpu().numpy())
 
 
 def import_captum() -> Any:

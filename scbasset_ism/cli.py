@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +20,23 @@ from scbasset_ism.cli_options import (
     RUN_OPTIONS,
     all_of,
     cells_option,
-    factored_option,
-    layout_option,
+    check_part,
+    is_file,
     open_genome,
     overwrite_option,
     precision_option,
+    set_up,
+    source_of,
+    store_beside,
     tell_finished,
-    use_threads,
 )
 from scbasset_ism.cli_stores import finalize, merge, plot, report, strongest, verify
 from scbasset_ism.cli_train import evaluate, train
+from scbasset_ism.cli_windows import attribute, ism
 from scbasset_ism.errors import ScbassetError
 
 if TYPE_CHECKING:
-    from scbasset_ism.model import Scbasset
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -119,14 +121,14 @@ def score(
     """
     if (center == "peak") != (peaks is not None):
         raise click.UsageError("--center peak and --peaks BED belong together")
-    _check_part(part, options)
+    check_part(part, options)
     from scbasset_ism import vcf
     from scbasset_ism.progress import Part
     from scbasset_ism.scoring import ScoreOptions, score_part, score_variants
 
-    with _run(options) as (model, output), vcf.spooled(_source(variants)) as source:
+    with set_up(options) as (model, output), vcf.spooled(source_of(variants)) as source:
         genome = open_genome(options.pop("genome"), vcf.reference(source))
-        out = output or _store_beside(variants[0])
+        out = output or store_beside(variants[0])
         chosen = ScoreOptions(peaks=peaks, **options)
         if part:
             which = Part.parse(part)
@@ -148,59 +150,16 @@ def predict(regions: str, **options: Any) -> None:
     from scbasset_ism.pipeline import RunOptions
     from scbasset_ism.prediction import predict_regions, predict_sequences
 
-    with _run(options) as (model, output):
-        genome, out = options.pop("genome"), output or _store_beside(regions)
+    with set_up(options) as (model, output):
+        genome, out = options.pop("genome"), output or store_beside(regions)
         run = RunOptions(**options)
-        if set(regions.upper()) <= set("ACGTN") and not _is_file(regions):
+        if set(regions.upper()) <= set("ACGTN") and not is_file(regions):
             predictions = predict_sequences(regions, model, out, options=run)
         elif _is_fasta(Path(regions)):
             predictions = predict_sequences(Path(regions), model, out, options=run)
         else:
             predictions = predict_regions(regions, open_genome(genome), model, out, options=run)
         tell_finished(predictions, "windows")
-
-
-@main.command()
-@click.argument("source", nargs=-1, required=True, metavar="VARIANTS|REGIONS")
-@all_of([option for option in RUN_OPTIONS if option is not layout_option])
-@factored_option
-@click.option(
-    "--span",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Bases mutated around a variant (default: all of the window); of regions, at most so "
-    "many in one window (default: a quarter of it).",
-)
-@click.option(
-    "--allele",
-    type=click.Choice(["ref", "alt", "both"]),
-    default="ref",
-    show_default=True,
-    help="Haplotype that is mutated around a variant.",
-)
-@precision_option
-@click.option("--part", help="Only this part of the windows, as 2/8; `finalize` comes after all.")
-def ism(source: tuple[str, ...], part: str | None, **options: Any) -> None:
-    """Mutate every base around VARIANTS or of REGIONS to every other: per-cell delta logits.
-
-    VARIANTS as in `score`. REGIONS is a file that ends in .bed or .narrowPeak, perhaps with .gz;
-    or regions as chr20:1000001-1000500.
-    """
-    _check_part(part, options)
-    from scbasset_ism import vcf
-    from scbasset_ism.progress import Part
-    from scbasset_ism.saturation import IsmOptions, is_bed, saturate, saturate_part
-
-    with _run(options) as (model, output), vcf.spooled(_ism_source(source)) as given:
-        own = None if is_bed(given) or not isinstance(given, str | Path) else vcf.reference(given)
-        genome = open_genome(options.pop("genome"), own)
-        out, chosen = output or _store_beside(source[0]), IsmOptions(**options)
-        if part:
-            which = Part.parse(part)
-            saturate_part(given, genome, model, out, part=which, options=chosen)
-            log.info("part %s of %s is written; finalize it when all parts are", which, out)
-            return
-        tell_finished(saturate(given, genome, model, out, options=chosen), "windows")
 
 
 @main.command("demo")
@@ -275,72 +234,21 @@ def inspect(path: str, as_json: bool) -> None:
         click.echo(line)
 
 
-for command in (finalize, verify, merge, export, strongest, plot, report, train, evaluate):
+_COMMANDS = (
+    ism,
+    attribute,
+    finalize,
+    merge,
+    verify,
+    strongest,
+    export,
+    plot,
+    report,
+    train,
+    evaluate,
+)
+for command in _COMMANDS:
     main.add_command(command)
-
-
-@contextmanager
-def _run(options: dict[str, Any]) -> Iterator[tuple["Scbasset", str | None]]:
-    """Set up what all runs have in common; takes its options out of the others.
-
-    Gives the model, and the output if one was named.
-    """
-    from scbasset_ism.checkpoint import load_model
-
-    quiet, output = options.pop("quiet"), options.pop("output")
-    use_threads(options.pop("threads"), quiet=quiet)
-    model = load_model(options.pop("model"), cells=options.pop("cells"))
-    log.info("model: %s, %d cells", model.provenance.get("source"), model.config.n_cells)
-    options["progress"] = not quiet
-    yield model, output
-
-
-def _source(variants: tuple[str, ...]) -> Any:
-    """Take the arguments for variants where they look so, else for a file."""
-    from scbasset_ism.variants import Variant
-
-    if len(variants) == 1 and (":" not in variants[0] or _is_file(variants[0])):
-        return variants[0]
-    return [Variant.parse(text) for text in variants]
-
-
-def _ism_source(source: tuple[str, ...]) -> Any:
-    """Take arguments that look like regions for regions."""
-    from scbasset_ism.regions import Region
-
-    is_typed = not _is_file(source[0]) and source[0].count(":") == 1 and "-" in source[0]
-    return [Region.parse(text) for text in source] if is_typed else _source(source)
-
-
-def _check_part(part: str | None, options: dict[str, Any]) -> None:
-    if part and (options["overwrite"] or options["workers"] > 1 or options["devices"]):
-        raise click.UsageError("--part goes without --overwrite, --workers and --devices")
-
-
-def _store_beside(source: str) -> str:
-    """Name the output after the input, in the current folder."""
-    name = Path(source).name
-    if not _is_file(source):
-        raise click.UsageError(f"where to? {source[:40]!r} names no file: give --output")
-    for suffix in (
-        ".gz",
-        ".bgz",
-        ".vcf",
-        ".bcf",
-        ".tsv",
-        ".parquet",
-        ".bed",
-        ".narrowPeak",
-        ".fa",
-        ".fasta",
-    ):
-        name = name.removesuffix(suffix)
-    return f"{name}.zarr"
-
-
-def _is_file(text: str) -> bool:
-    """Whether an argument names a file; a bare sequence is too long for a name."""
-    return len(text) < 256 and Path(text).is_file()
 
 
 def _is_fasta(path: Path) -> bool:

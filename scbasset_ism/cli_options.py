@@ -1,7 +1,8 @@
 """Options that several commands share, and what they mean."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from scbasset_ism.genome import Genome
+    from scbasset_ism.model import Scbasset
     from scbasset_ism.reader import Store
 
 log = logging.getLogger(__name__)
@@ -61,19 +63,27 @@ precision_option = click.option(
     help="Of the products of differences; auto is float32 for `score`, and for `ism` bfloat16 "
     "where the device has units for it.",
 )
+dense_precision_option = click.option(
+    "--dense-precision",
+    type=click.Choice(["float32", "bitround"]),
+    default="float32",
+    show_default=True,
+    help="bitround: 10 bits of the mantissa, max relative error 4.9e-4, about half the bytes.",
+)
+batch_option = click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="Rows that go through the network together.",
+)
 RUN_OPTIONS = [
     model_option,
     genome_option,
     cells_option,
     click.option("-o", "--output", type=click.Path(), help="Zarr store; default: <input>.zarr"),
     layout_option,
-    click.option(
-        "--dense-precision",
-        type=click.Choice(["float32", "bitround"]),
-        default="float32",
-        show_default=True,
-        help="bitround: 10 bits of the mantissa, max relative error 4.9e-4, about half the bytes.",
-    ),
+    dense_precision_option,
     click.option("--rc", is_flag=True, help="Average over both strands."),
     click.option(
         "--shifts",
@@ -83,13 +93,7 @@ RUN_OPTIONS = [
         help="Average over windows moved by up to N bases to either side.",
         metavar="N",
     ),
-    click.option(
-        "--batch-size",
-        type=click.IntRange(1),
-        default=256,
-        show_default=True,
-        help="Rows that go through the network together.",
-    ),
+    batch_option,
     click.option(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
     ),
@@ -151,3 +155,60 @@ def tell_finished(store: "Store", unit: str) -> None:
     for status, count in counts.items():
         log.info("%12s %s", f"{count:,}", status)
     log.info("%12s %s in %s", f"{len(store):,}", unit, store.path)
+
+
+@contextmanager
+def set_up(options: dict[str, Any]) -> Iterator[tuple["Scbasset", str | None]]:
+    """Set up what all runs have in common; takes its options out of the others.
+
+    Gives the model, and the output if one was named.
+    """
+    from scbasset_ism.checkpoint import load_model
+
+    quiet, output = options.pop("quiet"), options.pop("output")
+    use_threads(options.pop("threads"), quiet=quiet)
+    model = load_model(options.pop("model"), cells=options.pop("cells"))
+    log.info("model: %s, %d cells", model.provenance.get("source"), model.config.n_cells)
+    options["progress"] = not quiet
+    yield model, output
+
+
+def source_of(variants: tuple[str, ...]) -> Any:
+    """Take the arguments for variants where they look so, else for a file."""
+    from scbasset_ism.variants import Variant
+
+    if len(variants) == 1 and (":" not in variants[0] or is_file(variants[0])):
+        return variants[0]
+    return [Variant.parse(text) for text in variants]
+
+
+def check_part(part: str | None, options: dict[str, Any]) -> None:
+    """Refuse what does not go with a part of a run."""
+    if part and (options["overwrite"] or options["workers"] > 1 or options["devices"]):
+        raise click.UsageError("--part goes without --overwrite, --workers and --devices")
+
+
+def store_beside(source: str) -> str:
+    """Name the output after the input, in the current folder."""
+    name = Path(source).name
+    if not is_file(source):
+        raise click.UsageError(f"where to? {source[:40]!r} names no file: give --output")
+    for suffix in (
+        ".gz",
+        ".bgz",
+        ".vcf",
+        ".bcf",
+        ".tsv",
+        ".parquet",
+        ".bed",
+        ".narrowPeak",
+        ".fa",
+        ".fasta",
+    ):
+        name = name.removesuffix(suffix)
+    return f"{name}.zarr"
+
+
+def is_file(text: str) -> bool:
+    """Whether an argument names a file; a bare sequence is too long for a name."""
+    return len(text) < 256 and Path(text).is_file()

@@ -14,7 +14,7 @@ Numbers = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class Attributions:
+class Contributions:
     """What each base adds to each number of the bottleneck.
 
     Attributes:
@@ -23,8 +23,10 @@ class Attributions:
             the order A C G T. Of integrated gradients: the mean gradient g along the path times
             the step from the baseline b to that base, `g[base] - sum(g * b)`, averaged over the
             baselines. Of `input-x-gradient`: the gradient.
+        bottleneck: Of the windows, (windows, bottleneck).
         difference: The bottleneck of the window minus that of the baseline (their mean),
-            (windows, bottleneck); what the attributions should add up to.
+            (windows, bottleneck); what the attributions should add up to. 0 for
+            `input-x-gradient`, which has none.
         error: Completeness error, (windows,): the largest deviation of a cell's attributions from
             the cell's difference in logits, as a share of the largest such difference. NaN for
             `input-x-gradient`, which promises no sum.
@@ -34,6 +36,7 @@ class Attributions:
 
     codes: Codes
     hypothetical: Numbers
+    bottleneck: Numbers
     difference: Numbers
     error: Numbers
     n_steps: NDArray[np.int64]
@@ -71,7 +74,7 @@ class Attributions:
             raise ScbassetError("a saliency needs gradients: take the method input-x-gradient")
         return np.abs(self.hypothetical_logits(weight)).max(axis=3)
 
-    def corrected(self) -> "Attributions":
+    def corrected(self) -> "Contributions":
         """Subtract the mean over the four bases at each position.
 
         One-hot sequences lie on a simplex, and the part of a gradient that points off it is noise

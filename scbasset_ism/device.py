@@ -1,7 +1,8 @@
 """Where the network runs: choosing the device, and scoring one batch on it."""
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -40,6 +41,19 @@ def on_device(model: Scbasset, device: torch.device) -> Scbasset:
     if model.head.weight.device == device:
         return model
     return copy.deepcopy(model).to(device)
+
+
+@contextmanager
+def enough_memory(device: torch.device) -> Iterator[None]:
+    """Say what to do where a device has no memory left.
+
+    Raises:
+        DeviceError: It has none left.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(f"{device} has no memory left: take a smaller --batch-size") from error
 
 
 class Scorer:
@@ -177,13 +191,9 @@ class Scorer:
 
     def _average(self, score: Callable[[View], tuple[Tensor, ...]]) -> list[Floats]:
         """Average what a function gives over the views; each result becomes an array."""
-        try:
+        with enough_memory(self.device):
             results = zip(*(score(view) for view in self.views), strict=True)
             return [torch.stack(views).mean(0).float().cpu().numpy() for views in results]
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{self.device} has no memory left: take a smaller --batch-size"
-            ) from error
 
     def _send(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self.device)

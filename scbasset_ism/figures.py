@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scbasset_ism import plot
+from scbasset_ism.attributions import Attributions
 from scbasset_ism.cells import select_cells
 from scbasset_ism.errors import StoreError
 from scbasset_ism.frames import Floats
@@ -19,6 +20,7 @@ from scbasset_ism.variants import Variant, normalize
 SPAN = 100  # bases whose letters can be read
 
 Groups = Sequence[str] | Mapping[str, Sequence[int]]
+Windows = Saturations | Attributions
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,11 @@ def variant_distribution(
     return figure
 
 
-def logos(
-    found: Saturations, window: str | int, *, groups: Groups = (), span: int = SPAN
-) -> Figure:
+def logos(found: Windows, window: str | int, *, groups: Groups = (), span: int = SPAN) -> Figure:
     """Draw the letters of a window as high as each base is worth, a logo for each group of cells.
 
     Args:
-        found: Where it was mutated.
+        found: Where it was mutated or attributed.
         window: A row, by its name or number; or a variant or region by its name, with all its rows:
             the reference above the alternate allele.
         groups: Cells, as `select_cells` takes them, or numbers of cells by the name of their group;
@@ -132,7 +132,7 @@ def substitutions(
     return figure
 
 
-def profiles(found: Saturations, window: str | int, *, by: str, span: int = SPAN) -> Figure:
+def profiles(found: Windows, window: str | int, *, by: str, span: int = SPAN) -> Figure:
     """Draw what every base is worth to the groups that a column of the cells' table makes.
 
     Args:
@@ -182,7 +182,7 @@ def _of_variant(scores: Scores, variant: str | int) -> tuple[Figure, Axes, pd.Se
 
 
 def _panels(
-    found: Saturations, window: str | int, groups: Groups, span: int
+    found: Windows, window: str | int, groups: Groups, span: int
 ) -> tuple[Figure, list[tuple[Axes, list[int], View]]]:
     """Begin a figure with a row for each group and window."""
     views = _views(found, window, span)
@@ -198,7 +198,7 @@ def _panels(
     ]
 
 
-def _members(found: Saturations, groups: Groups) -> Mapping[str, Sequence[int]]:
+def _members(found: Windows, groups: Groups) -> Mapping[str, Sequence[int]]:
     """Look up the cells of every group."""
     if isinstance(groups, Mapping):
         return groups
@@ -207,7 +207,7 @@ def _members(found: Saturations, groups: Groups) -> Mapping[str, Sequence[int]]:
     return {g: np.flatnonzero(select_cells(found.cells, g)).tolist() for g in groups}
 
 
-def _views(found: Saturations, window: str | int, span: int) -> list[View]:
+def _views(found: Windows, window: str | int, span: int) -> list[View]:
     """Find the rows that a name means, and what a picture shows of each."""
     table = found.windows()
     if isinstance(window, str):
@@ -219,7 +219,7 @@ def _views(found: Saturations, window: str | int, span: int) -> list[View]:
     return [_view(found, int(row), table.iloc[row], span) for row in rows]
 
 
-def _view(found: Saturations, number: int, row: pd.Series, span: int) -> View:
+def _view(found: Windows, number: int, row: pd.Series, span: int) -> View:
     sequence = found.sequence(number)
     cut = max(0, len(sequence) // 2 - span // 2)
     shown = slice(cut, cut + span)

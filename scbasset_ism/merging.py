@@ -25,8 +25,8 @@ from scbasset_ism.places import Folder, Location, Place, place_of
 from scbasset_ism.progress import Progress, differences
 from scbasset_ism.reader import INPUTS, OWN, Store, open_store, read_rows
 from scbasset_ism.runs import begin, check_mismatches, finalize
-from scbasset_ism.saturations import Saturations
 from scbasset_ism.store import Cells, Plan, Schema
+from scbasset_ism.window_store import WindowStore
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,11 @@ def merge(
             it says in what; two have the same input; or the merged one can't be written.
     """
     sources = _open(stores, out)
-    if isinstance(sources[0].store, Saturations):
-        raise StoreError(f"{stores[0]}: stores of `ism` can't be merged; open them one by one")
+    first = sources[0].store
+    if isinstance(first, WindowStore):
+        raise StoreError(
+            f"{stores[0]}: stores of `{first.kind}` can't be merged; open them one by one"
+        )
     encoder = _encoder(sources)
     begun = begin(encoder, _fingerprint(sources), out, overwrite=overwrite, facts=_facts(sources))
     for _ in range(2):  # once more where a shard of an earlier call turns out to be damaged

@@ -133,7 +133,8 @@ class Estimate:
         self._told = True
         rate = self._done / taken
         time = duration_text(self._left / rate)
-        return f"time: about {time} for the next {self._left:,} rows, at {rate:,.0f} rows a second"
+        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        return f"time: about {time} for the next {self._left:,} rows, at {speed} rows a second"
 
 
 def duration_text(seconds: float) -> str:

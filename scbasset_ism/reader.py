@@ -34,6 +34,12 @@ INPUTS = ("variants", "regions", "sequences")  # attributes that say where rows 
 OWN = (*INPUTS, "region")  # of the fingerprint: what differs between stores that can be merged
 Rows = int | slice | Sequence[int] | NDArray[Any]
 
+_READERS = {
+    "score": ("reader", "Scores"),
+    "predict": ("reader", "Predictions"),
+    "ism": ("saturations", "Saturations"),
+    "attribute": ("attributions", "Attributions"),
+}
 _BLOCK = 1 << 24  # values that are expanded at once
 
 
@@ -339,11 +345,14 @@ def open_store(path: Location) -> Store:
     Raises:
         StoreError: There is none, it is unfinished, or of another version.
     """
-    upper = import_module("scbasset_ism.saturations")  # which builds on this module
-    kinds: dict[str, type[Store]] = {
-        kind.kind: kind for kind in (Scores, Predictions, upper.Saturations)
-    }
-    return kinds[read_attributes(path)["kind"]](path)
+    return _reader(read_attributes(path))(path)
+
+
+def _reader(attributes: dict[str, Any]) -> type[Store]:
+    """Give the class that reads a kind of store; some are in modules that build on this one."""
+    module, name = _READERS[attributes["kind"]]
+    reader: type[Store] = getattr(import_module(f"scbasset_ism.{module}"), name)
+    return reader
 
 
 def read_attributes(path: Location) -> dict[str, Any]:
@@ -373,10 +382,9 @@ def describe_store(path: Location) -> dict[str, Any]:
     attributes = read_attributes(path)
     root = open_root(place_of(path))
     shapes = {name: list(array.shape) for name, array in root.arrays()}
-    factors = ("delta_bottleneck", "ref_bottleneck", "bottleneck", "delta_logit")
     shapes |= {
         name: list(array_of(root, name).shape)
-        for name in (f"obsm/{factor}" for factor in factors)
+        for name in (f"obsm/{own}" for own in (*_reader(attributes).factors, "delta_logit"))
         if name in root
     }
     return {"store": str(path), "arrays": shapes} | {

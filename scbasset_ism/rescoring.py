@@ -19,7 +19,6 @@ from scbasset_ism.provenance import fingerprint_file
 from scbasset_ism.reader import Scores, Store
 from scbasset_ism.reference_pass import true_float32
 from scbasset_ism.regions import Region
-from scbasset_ism.saturations import Saturations
 from scbasset_ism.streams import pick
 from scbasset_ism.variants import Variant
 from scbasset_ism.views import all_views
@@ -53,7 +52,7 @@ def rescore_variants(
     Raises:
         StoreError: It is another genome, or none was given.
     """
-    genome, options = _needed(scores, genome), scores.attributes["options"]
+    genome, options = needed_genome(scores, genome), scores.attributes["options"]
     frame = Frame(model.config.window, margin=options["shifts"])
     variants = [
         Variant(str(chrom), int(position) - 1, ref.upper(), alt.upper())
@@ -77,7 +76,7 @@ def rescore_variants(
         ref.append(read_window(genome, record.variant.chrom, first, frame))
         alt.append(alternate_windows(record.variant, genome, first, frame))
         signs.append(record.sign)
-    _check_genome(scores, genome)
+    check_genome(scores, genome)
     codes = torch.from_numpy(np.stack(ref)).to(model.head.weight.device)
     alternates = torch.from_numpy(np.concatenate(alt)).to(codes.device)  # two fillings a row
     window = torch.arange(len(codes), device=codes.device).repeat_interleave(2)
@@ -88,64 +87,6 @@ def rescore_variants(
         deltas.append(both.view(len(codes), 2, -1).mean(1))
     mean = torch.stack(deltas).mean(0).float().cpu().numpy()
     return np.asarray(mean * np.array(signs, np.float32)[:, None])
-
-
-def mutate_again(
-    rows: pd.DataFrame,
-    saturations: Saturations,
-    genome: Genome | None,
-    model: Scbasset,
-    *,
-    seed: int,
-) -> tuple[list[tuple[int, int]], Floats]:
-    """Make one substitution of each of some windows again, by two full passes.
-
-    Args:
-        rows: Of the table of the store.
-        saturations: Where they are from.
-        genome: The one that it was written with.
-        model: The one that it was written with.
-        seed: Which substitutions; the base that is there may be among them.
-
-    Returns:
-        Position and base of each, and its alt minus ref, (rows, bottleneck).
-
-    Raises:
-        StoreError: It is another genome, or none was given.
-    """
-    genome, options = _needed(saturations, genome), saturations.attributes["options"]
-    frame = Frame(model.config.window, margin=options["shifts"])
-    rng = np.random.default_rng(seed)
-    codes, offsets, places = [], [], []
-    for row in rows.to_dict("records"):
-        first, stop = int(row["start"]), int(row["stop"])
-        start = (first + stop) // 2 - frame.window // 2
-        chrom = genome.resolve(str(row["chrom"])) or str(row["chrom"])
-        if row["allele"] == "ref":
-            codes.append(read_window(genome, chrom, start, frame))
-        else:
-            (record,) = vcf.read([Variant.parse(str(row["source"]))], genome)
-            if record.variant is None:
-                raise StoreError(
-                    f"{saturations.path}: {row['source']} has no score in {genome.path} "
-                    f"({record.status.name}); is it the same genome?"
-                )
-            codes.append(alternate_windows(record.variant, genome, start, frame)[0])
-        place = int(rng.integers(stop - first))
-        places.append((place, int(rng.integers(4))))
-        offsets.append(first - start + frame.margin + place)
-    _check_genome(saturations, genome)
-    spans = torch.from_numpy(np.stack(codes)).to(model.head.weight.device)
-    edits = Edits(
-        torch.arange(len(spans), device=spans.device),
-        torch.tensor(offsets, device=spans.device),
-        torch.tensor([[b] for _, b in places], dtype=torch.uint8, device=spans.device),
-    )
-    views = all_views(frame.window, rc=options["rc"], shifts=options["shifts"])
-    deltas = [
-        naive_delta(model, view.codes(spans), view.edits(edits)).delta_bottleneck for view in views
-    ]
-    return places, np.asarray(torch.stack(deltas).mean(0).float().cpu().numpy())
 
 
 def predict_again(
@@ -188,7 +129,7 @@ def _regions(
     numbers: Numbers, predictions: Store, genome: Genome | None, frame: Frame
 ) -> list[Codes]:
     """Read the windows of regions, by the rule and not by the start that is stored."""
-    genome, windows = _needed(predictions, genome), []
+    genome, windows = needed_genome(predictions, genome), []
     rows = predictions.rows().iloc[numbers]
     for chrom, start, stop in zip(rows["chrom"], rows["start"], rows["stop"], strict=True):
         name = genome.resolve(str(chrom))
@@ -196,7 +137,7 @@ def _regions(
             raise StoreError(f"{predictions.path}: {genome.path} has no contig {chrom}")
         region = Region(name, int(start), int(stop), "", 0)
         windows.append(read_window(genome, name, region.window_start(frame.window), frame))
-    _check_genome(predictions, genome)
+    check_genome(predictions, genome)
     return windows
 
 
@@ -214,13 +155,15 @@ def _sequences(predictions: Store) -> Iterator[str]:
             yield from (text for _, text in read_fasta(Path(path)))
 
 
-def _needed(store: Store, genome: Genome | None) -> Genome:
+def needed_genome(store: Store, genome: Genome | None) -> Genome:
+    """Give the genome, or say that one is needed."""
     if genome is None:
         raise StoreError(f"{store.path} was written with a genome: give its --genome")
     return genome
 
 
-def _check_genome(store: Store, genome: Genome) -> None:
+def check_genome(store: Store, genome: Genome) -> None:
+    """Raise StoreError where contigs that were read are not those of the store."""
     for contig, md5 in genome.md5s.items():
         recorded = store.attributes["genome"]["contig_md5"].get(contig)
         if recorded != md5:

@@ -33,6 +33,7 @@ class Status(IntEnum):
     OFF_CONTIG = 7
     TOO_LONG = 8
     FAILED = 9
+    INCOMPLETE = 10
 
 
 def is_acgt(allele: str) -> bool:

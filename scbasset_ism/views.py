@@ -32,6 +32,11 @@ class View:
         codes = spans[:, self.start : self.start + self.window]
         return _reverse_complement(codes) if self.is_reverse else codes
 
+    def one_hot(self, x: Tensor) -> Tensor:
+        """Cut one-hot (windows, 4, span) to (windows, 4, window); gradients pass."""
+        x = x[..., self.start : self.start + self.window]
+        return x.flip(1, 2) if self.is_reverse else x
+
     def edits(self, edits: Edits) -> Edits:
         """Move edits, whose offsets count from the start of the span, into the view."""
         offset = edits.offset - self.start

@@ -13,7 +13,7 @@ from conftest import TINY_CONFIG
 from scbasset_ism import attribution
 from scbasset_ism.attribution import AttributionOptions, attribute, baselines
 from scbasset_ism.bases import Codes, N
-from scbasset_ism.contributions import Attributions, completeness_error, save_modisco
+from scbasset_ism.contributions import Contributions, completeness_error, save_modisco
 from scbasset_ism.errors import ScbassetError
 from scbasset_ism.model import Scbasset, one_hot
 
@@ -190,7 +190,7 @@ def test_shuffles_belong_to_the_window_and_the_seed(codes: Codes) -> None:
 def test_batches_change_nothing(tiny_model: Scbasset, codes: Codes) -> None:
     model = tiny_model.double()
 
-    def run(some: Codes, batch_size: int) -> Attributions:
+    def run(some: Codes, batch_size: int) -> Contributions:
         return attribute(model, some, options=AttributionOptions(batch_size=batch_size, **FAST))
 
     many = np.concatenate([codes, codes[:, ::-1], codes[:1, ::-1]])

@@ -17,6 +17,7 @@ from conftest import random_dna, write_fasta, write_vcf
 from fake_job import contents
 
 from scbasset_ism import store
+from scbasset_ism.attributions import open_attributions
 from scbasset_ism.checkpoint import save_checkpoint
 from scbasset_ism.cli import main
 from scbasset_ism.model import Scbasset
@@ -318,6 +319,68 @@ class TestIsm:
     )
     def test_wrong_use(self, run: Run, args: list[str], code: int, sentence: str) -> None:
         assert sentence in fails(run("ism", *args), code)
+
+
+class TestAttribute:
+    def test_variants_and_regions(self, run: Run, folder: Path) -> None:
+        few = ("--span", "4", "--max-steps", "8")
+        made = run("attribute", "v.vcf", *few, "--tolerance", "9", "--rc", "--batch-size", "3")
+        assert made.exit_code == 0, made.output
+        assert "4 SCORED" in made.output
+        assert "4 SYMBOLIC" in made.output
+        options = open_attributions("v.zarr").attributes["options"]
+        assert (options["span"], options["allele"], options["rc"]) == (4, "both", True)
+        (folder / "r.bed").write_text("1\t1000\t1009\tr\n")
+        shuffled = (
+            "--baseline",
+            "shuffle",
+            "--shuffles",
+            "2",
+            "--seed",
+            "1",
+            "--tolerance",
+            "1e-9",
+        )
+        made = run("attribute", "r.bed", *few, *shuffled)
+        assert "3 INCOMPLETE" in made.output
+        assert open_attributions("r.zarr").row_names.tolist() == ["r/1", "r/2", "r/3"]
+        gradients = ("--method", "input-x-gradient", "-o", "t.zarr")
+        assert run("attribute", "1:1001-1003", *gradients).exit_code == 0
+        for name in ("v.zarr", "r.zarr", "t.zarr"):
+            checked = run("verify", name)
+            assert checked.exit_code == 0, checked.output
+            assert "rows scored again" in checked.output
+        described = run("inspect", "r.zarr")
+        assert "obsm/hypothetical: [3, 3, 4, 3]" in described.output
+        assert run("attribute", "1:2001-2003", "-o", "u.zarr", *gradients[:2]).exit_code == 0
+        refused = fails(run("merge", "t.zarr", "u.zarr", "-o", "m.zarr"))
+        assert "stores of `attribute` can't be merged" in refused
+
+    def test_parts(self, run: Run, folder: Path) -> None:
+        common = ("attribute", "1:1001-1009", "--span", "3", "--max-steps", "8", "-o")
+        assert run(*common, "whole.zarr").exit_code == 0
+        made = run(*common, "p.zarr", "--part", "1/1")
+        assert "finalize it when all parts are" in made.output
+        assert run("finalize", "p.zarr").exit_code == 0
+        assert contents(folder / "p.zarr") == contents(folder / "whole.zarr")
+
+    @pytest.mark.parametrize(
+        ("args", "code", "sentence"),
+        [
+            (["v.vcf", "--span", "9999"], 1, "from 1 to 1,344 bases"),
+            (["v.vcf", "--tolerance", "0"], 2, "--tolerance"),
+            (["v.vcf", "--max-steps", "0"], 2, "--max-steps"),
+            (["v.vcf", "--layout", "dense"], 2, "No such option '--layout'"),
+            (["v.vcf", "--method", "magic"], 2, "--method"),
+            (["1:1001-1003", "--allele", "alt", "-o", "t.zarr"], 1, "no alternate allele"),
+            (["1:1001-1003"], 2, "names no file: give --output"),
+            (["absent.bed", "-o", "t.zarr"], 1, "absent.bed can't be read"),
+            (["absent.vcf", "-o", "t.zarr"], 1, "absent.vcf"),
+            (["v.vcf", "--part", "1/2", "--workers", "2"], 2, "--part goes without"),
+        ],
+    )
+    def test_wrong_use(self, run: Run, args: list[str], code: int, sentence: str) -> None:
+        assert sentence in fails(run("attribute", *args), code)
 
 
 def test_verify(run: Run, folder: Path) -> None:

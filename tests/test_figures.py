@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from conftest import TINY_CONFIG, write_vcf
 
 from scbasset_ism import figures
+from scbasset_ism.attributing import AttributionRunOptions, attribute_windows
 from scbasset_ism.cells import select_cells
 from scbasset_ism.cli import main
 from scbasset_ism.coordinates import read_coordinates
@@ -22,6 +23,7 @@ from scbasset_ism.reader import Scores, open_scores
 from scbasset_ism.saturation import IsmOptions, saturate
 from scbasset_ism.saturations import Saturations
 from scbasset_ism.scoring import ScoreOptions, score_variants
+from scbasset_ism.variants import Variant
 
 
 @dataclass
@@ -233,6 +235,27 @@ class TestCoordinates:
     def test_wrong(self, source, message):
         with pytest.raises(ScbassetError, match=message):
             read_coordinates(source, self.cells)
+
+
+def test_attributions_are_drawn_alike(stores, tmp_path):
+    pytest.importorskip("captum", reason="needs the extra `attribution`")
+    model, name = random_model(TINY_CONFIG), stores.found.row_names[0]
+    model.cells = stores.scores.cells.drop(columns="intercept")
+    genome = Genome(stores.found.attributes["genome"]["path"])
+    options = AttributionRunOptions(span=20, tolerance=1.0, allele="both")
+    variant = Variant.parse(name)
+    found = attribute_windows([variant], genome, model, tmp_path / "a.zarr", options=options)
+    figure = figures.logos(found, name, groups=["a", "b"])
+    titles = [f"{g}, {row}" for g in "ab" for row in (name, f"{name}/alt")]
+    assert [title(ax) for ax in figure.axes] == titles
+    ax = figures.profiles(found, 0, by="kind").axes[0]
+    group = ax.get_yticklabels()[0].get_text()
+    drawn = ax.get_images()[0].get_array()[0]
+    np.testing.assert_array_equal(drawn, found.logits(0, group, "kind"))
+    output = tmp_path / "picture.svg"
+    for args, code in ((["--kind", "profiles", "--by", "kind"], 0), (["--kind", "map"], 2)):
+        result = CliRunner().invoke(main, ["plot", str(found.path), *args, "-o", str(output)])
+        assert result.exit_code == code, result.output
 
 
 class TestCommand:

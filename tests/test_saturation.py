@@ -25,8 +25,9 @@ from scbasset_ism.model import Scbasset
 from scbasset_ism.progress import Part, Progress
 from scbasset_ism.regions import Region
 from scbasset_ism.runs import finalize
-from scbasset_ism.saturation import IsmOptions, saturate, saturate_part, tiles
+from scbasset_ism.saturation import IsmOptions, saturate, saturate_part
 from scbasset_ism.saturations import Saturations, open_saturations
+from scbasset_ism.stretches import tiles
 from scbasset_ism.variants import Variant
 from scbasset_ism.verification import verify_files, verify_scores
 

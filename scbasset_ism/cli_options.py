@@ -61,19 +61,25 @@ precision_option = click.option(
     help="Of the products of differences; auto is float32 for `score`, and for `ism` bfloat16 "
     "where the device has units for it.",
 )
+dense_option = click.option(
+    "--dense-precision",
+    type=click.Choice(["float32", "bitround"]),
+    default="float32",
+    show_default=True,
+    help="bitround: 10 bits of the mantissa, max relative error 4.9e-4, about half the bytes.",
+)
+background_option = click.option(
+    "--background",
+    type=click.Path(),
+    help="Store of background variants (see `calibrate`): adds z and signed percentiles.",
+)
 RUN_OPTIONS = [
     model_option,
     genome_option,
     cells_option,
     click.option("-o", "--output", type=click.Path(), help="Zarr store; default: <input>.zarr"),
     layout_option,
-    click.option(
-        "--dense-precision",
-        type=click.Choice(["float32", "bitround"]),
-        default="float32",
-        show_default=True,
-        help="bitround: 10 bits of the mantissa, max relative error 4.9e-4, about half the bytes.",
-    ),
+    dense_option,
     click.option("--rc", is_flag=True, help="Average over both strands."),
     click.option(
         "--shifts",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scbasset_ism import __version__
-from scbasset_ism.cli_groups import groups
+from scbasset_ism.cli_groups import finemap, groups
 from scbasset_ism.cli_options import (
     RUN_OPTIONS,
     all_of,
@@ -302,7 +302,7 @@ def inspect(path: str, as_json: bool) -> None:
         click.echo(line)
 
 
-for command in (groups, finalize, verify, merge, plot, train, evaluate):
+for command in (groups, finemap, finalize, verify, merge, plot, train, evaluate):
     main.add_command(command)
 
 

@@ -1,10 +1,11 @@
 """The commands that ask groups of cells."""
 
 import logging
+from typing import Any
 
 import click
 
-from scbasset_ism.cli_options import background_option, quiet_option, use_threads
+from scbasset_ism.cli_options import background_option, open_genome, quiet_option, use_threads
 
 log = logging.getLogger(__name__)
 
@@ -72,3 +73,81 @@ def groups(
     else:
         blocks = tabulate_groups(scores, Groups.of(labels), background=compared, top=top)
     write_table(blocks, output)
+
+
+@click.command()
+@click.argument("store")
+@click.argument("credible_sets", nargs=-1, required=True)
+@click.option("--by", metavar="COLUMN", help="Scores of groups too: the cells with the same value.")
+@obs_option
+@background_option
+@click.option(
+    "--genome", help="Where GC is read that controls are matched on; default: the store's own."
+)
+@click.option(
+    "--effect-allele",
+    type=click.Choice(["allele1", "allele2"]),
+    help="Which of two columns of these names the effect is of (FINEMAP).",
+)
+@click.option(
+    "--min-pip",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    help="Of a credible variant, where a file does not say which are.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Of matched controls, for z and p.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws.")
+@click.option(
+    "--format",
+    "suffix",
+    type=click.Choice(["tsv", "tsv.gz", "parquet"]),
+    default="tsv",
+    show_default=True,
+    help="Of the tables.",
+)
+@click.option("-o", "--output", required=True, type=click.Path(), help="Folder of the tables.")
+@quiet_option
+def finemap(
+    store: str,
+    credible_sets: tuple[str, ...],
+    by: str | None,
+    obs: str | None,
+    background: str | None,
+    genome: str | None,
+    suffix: str,
+    output: str,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Score the cells of STORE for the traits of CREDIBLE_SETS, and rank the variants.
+
+    CREDIBLE_SETS are tables of SuSiE, FINEMAP, FinnGen or Open Targets, or VCFs with PIP, BETA and
+    TRAIT in INFO. STORE has their variants, and others of the same loci to compare with.
+    """
+    from scbasset_ism import finemap as library
+    from scbasset_ism.calibration import open_background
+    from scbasset_ism.finemap_tables import write_finemap
+    from scbasset_ism.groups import Groups, choose_labels
+    from scbasset_ism.reader import open_scores
+
+    use_threads(None, quiet=quiet)
+    scores = open_scores(store)
+    grouped = Groups.of(choose_labels(scores, by, obs=obs)) if by else None
+    compared = open_background(background, scores) if background else None
+    found = library.finemap(
+        scores,
+        credible_sets,
+        open_genome(genome or scores.attributes["genome"]["path"]),
+        groups=grouped,
+        background=compared,
+        options=library.FinemapOptions(**options),
+    )
+    names = write_finemap(found, output, suffix=f".{suffix}")
+    log.info("%s traits, %s files in %s", len(found.traits), len(names), output)

@@ -15,6 +15,8 @@ _HOME = {
     "Attributions": "contributions",
     "Background": "calibration",
     "Config": "model",
+    "Finemap": "finemapping",
+    "FinemapOptions": "finemapping",
     "Genome": "genome",
     "Groups": "groups",
     "IsmOptions": "saturation",
@@ -37,6 +39,7 @@ _HOME = {
     "convert": "checkpoint",
     "evaluate": "evaluation",
     "finalize": "runs",
+    "finemap": "finemapping",
     "load_model": "checkpoint",
     "merge": "merging",
     "open_background": "calibration",
@@ -47,6 +50,7 @@ _HOME = {
     "predict_sequences": "prediction",
     "random_model": "model",
     "read_accessibility": "accessibility",
+    "read_credible_sets": "credible",
     "read_examples": "examples",
     "saturate": "saturation",
     "saturate_part": "saturation",
@@ -57,6 +61,7 @@ _HOME = {
     "tabulate_groups": "groups",
     "tabulate_slopes": "groups",
     "train": "training",
+    "write_finemap": "finemap_tables",
 }
 __all__ = sorted(_HOME)
 

@@ -131,7 +131,7 @@ def finemap(
     CREDIBLE_SETS are tables of SuSiE, FINEMAP, FinnGen or Open Targets, or VCFs with PIP, BETA and
     TRAIT in INFO. STORE has their variants, and others of the same loci to compare with.
     """
-    from scbasset_ism import finemap as library
+    from scbasset_ism import finemapping
     from scbasset_ism.calibration import open_background
     from scbasset_ism.finemap_tables import write_finemap
     from scbasset_ism.groups import Groups, choose_labels
@@ -141,13 +141,13 @@ def finemap(
     scores = open_scores(store)
     grouped = Groups.of(choose_labels(scores, by, obs=obs)) if by else None
     compared = open_background(background, scores) if background else None
-    found = library.finemap(
+    found = finemapping.finemap(
         scores,
         credible_sets,
         open_genome(genome or scores.attributes["genome"]["path"]),
         groups=grouped,
         background=compared,
-        options=library.FinemapOptions(**options),
+        options=finemapping.FinemapOptions(**options),
     )
     names = write_finemap(found, output, suffix=f".{suffix}")
     log.info("%s traits, %s files in %s", len(found.traits), len(names), output)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scbasset_ism.controls import Doubles, Null, false_discovery_rate
-from scbasset_ism.finemap import Finemap, TraitScores
+from scbasset_ism.finemapping import Finemap, TraitScores
 from scbasset_ism.frames import Floats
 from scbasset_ism.reader import read_rows
 from scbasset_ism.tables import write_table

@@ -26,7 +26,7 @@ ROWS = [
     {"device", "provenance", "alleles"},
     {"accessibility", "recipe"},
     {"finemap_tables"},
-    {"finemap"},
+    {"finemapping"},
     {"groups", "orientation"},
     {"calibration"},
     {

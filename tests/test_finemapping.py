@@ -14,7 +14,6 @@ from scbasset_ism import controls
 from scbasset_ism.calibration import Background
 from scbasset_ism.cli import main
 from scbasset_ism.errors import CredibleSetError
-from scbasset_ism.finemap import Finemap, FinemapOptions, finemap
 from scbasset_ism.finemap_tables import (
     allele_table,
     cell_table,
@@ -26,6 +25,7 @@ from scbasset_ism.finemap_tables import (
     variant_table,
     write_finemap,
 )
+from scbasset_ism.finemapping import Finemap, FinemapOptions, finemap
 from scbasset_ism.genome import Genome
 from scbasset_ism.groups import Groups
 from scbasset_ism.reader import Scores

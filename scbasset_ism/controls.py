@@ -5,6 +5,7 @@ is scaled to the credible variant's size, so that a draw changes where variants 
 strongly.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ Doubles = NDArray[np.float64]
 
 NEAREST = 50  # controls of a credible variant
 LEAST = 100  # controls of a trait; with fewer there is no null
-_BLOCK = 1 << 22  # numbers that are made at once
+_BLOCK = 4096  # controls whose values are made at once
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,36 @@ def nearest_controls(
     Returns:
         Numbers of controls, (credible, at most n), the nearest first.
     """
-    distance = np.zeros((len(credible), len(controls)))
-    for feature in controls:
+    ranks = [np.empty((len(controls.columns), len(table))) for table in (credible, controls)]
+    for column, feature in enumerate(controls):
         known = np.sort(controls[feature].to_numpy())
-        ranks = [
-            (np.searchsorted(known, x, "left") + np.searchsorted(known, x, "right"))
-            / (2 * len(known))
-            for x in (credible[feature].to_numpy(), controls[feature].to_numpy())
-        ]
-        distance += (ranks[0][:, None] - ranks[1]) ** 2
-    return np.argsort(distance, axis=1, kind="stable")[:, :n]
+        for table, own in zip((credible, controls), ranks, strict=True):
+            values = table[feature].to_numpy()
+            below = np.searchsorted(known, values, "left") + np.searchsorted(known, values, "right")
+            own[column] = below / (2 * len(known))
+    n = min(n, len(controls))
+    order = np.argsort(ranks[1][0], kind="stable")
+    radius = np.sqrt(n / len(controls))
+    found = [_nearest(place, ranks[1], order, n=n, radius=radius) for place in ranks[0].T]
+    return np.array(found, dtype=np.int64).reshape(len(credible), n)
+
+
+def _nearest(
+    place: Doubles, ranks: Doubles, order: NDArray[np.int64], *, n: int, radius: float
+) -> NDArray[np.int64]:
+    """Find the n nearest columns of ranks, of equally near ones the first.
+
+    Only those whose first rank, by which `order` sorts, is within a radius are looked at: once n
+    lie inside it in all ranks, none outside is nearer.
+    """
+    while True:
+        low = np.searchsorted(ranks[0], place[0] - radius, "left", sorter=order)
+        high = np.searchsorted(ranks[0], place[0] + radius, "right", sorter=order)
+        some = np.sort(order[low:high])
+        distance = np.square(ranks[:, some] - place[:, None]).sum(axis=0)
+        if np.sum(distance <= radius**2) >= n or len(some) == len(order):
+            return some[np.argsort(distance, kind="stable")[:n]]
+        radius *= 2
 
 
 def draw(nearest: NDArray[np.int64], n_draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -74,27 +95,31 @@ def draw(nearest: NDArray[np.int64], n_draws: int, rng: np.random.Generator) -> 
     return nearest[np.arange(len(nearest)), picks]
 
 
-def drawn_scores(drawn: NDArray[np.int64], weight: Doubles, values: Floats) -> Doubles:
-    """Add up what the controls of every draw do.
+def drawn_scores(
+    drawn: NDArray[np.int64], weight: Doubles, values: Callable[[NDArray[np.int64]], Floats]
+) -> Doubles:
+    """Add up what the controls of every draw do, a block of controls at a time.
 
     Args:
         drawn: Numbers of controls, (draws, credible).
         weight: What each credible variant counts, (credible).
-        values: Of the controls, (controls, units).
+        values: Gives those of some controls by their numbers, (some, units).
 
     Returns:
         `sum over v of weight[v] * values[drawn[draw, v]]`, (draws, units) float64.
     """
-    n_draws, n_controls = len(drawn), len(values)
-    step = max(1, _BLOCK // n_controls)
-    blocks = list[Doubles]()
-    for start in range(0, n_draws, step):
-        some = drawn[start : start + step]
-        places = np.arange(len(some))[:, None] * n_controls + some
-        weights = np.tile(weight, len(some))
-        counts = np.bincount(places.ravel(), weights, minlength=len(some) * n_controls)
-        blocks.append(counts.reshape(len(some), n_controls).astype(np.float64) @ values)
-    return np.concatenate(blocks)
+    n_draws, n_credible = drawn.shape
+    numbers, places = np.unique(drawn, return_inverse=True)  # only what was drawn at all
+    places = places.ravel()
+    order = np.argsort(places, kind="stable")
+    total: Doubles = np.zeros((n_draws, 1))
+    for start in range(0, len(numbers), _BLOCK):
+        some = numbers[start : start + _BLOCK]
+        own = order[slice(*np.searchsorted(places[order], [start, start + len(some)]))]
+        cells = own // n_credible * len(some) + places[own] - start  # of (draws, some)
+        counts = np.bincount(cells, weight[own % n_credible], minlength=n_draws * len(some))
+        total = total + counts.reshape(n_draws, len(some)).astype(np.float64) @ values(some)
+    return total
 
 
 def compare(observed: Doubles, draws: Doubles, *, two_sided: bool) -> Null:

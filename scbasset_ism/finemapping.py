@@ -183,6 +183,7 @@ def finemap(
         )
     units = Units(scores.cell_weight, groups)
     pool = Pool(scores, table, genome)
+    _check_genome(scores, genome)
     traits = []
     for number, (trait, rows) in enumerate(used.groupby("trait", sort=False)):
         rng = np.random.default_rng([options.seed, number])
@@ -190,7 +191,6 @@ def finemap(
         traits.append(
             _score(str(trait), variants, pool, units=units, n_draws=options.draws, rng=rng)
         )
-    _check_genome(scores, genome)
     return Finemap(scores, units, table, traits, background, options)
 
 
@@ -252,26 +252,30 @@ class Pool:
         self._may_be[credible[credible >= 0]] = False
         matched = table[table["row"] >= 0].drop_duplicates("row")
         self._maf = matched.set_index("row")["maf"]
-        self._known_gc = dict[int, float]()
+        self._known_gc = self._read_gc(np.flatnonzero(self._inside(table)))
 
-    def controls(self, credible: pd.DataFrame) -> NDArray[np.int64]:
+    def controls(self, trait: str) -> NDArray[np.int64]:
         """Number the variants of a trait's loci that are credible for no trait."""
+        own = self._table[self._table["trait"] == trait]
+        return np.flatnonzero(self._inside(own) & self._may_be)
+
+    def _inside(self, table: pd.DataFrame) -> NDArray[np.bool_]:
+        """Tell which variants of the store lie in loci, (variants) bool."""
         inside = np.zeros(len(self._may_be), dtype=bool)
-        trait = credible["trait"].iloc[0]
-        own = self._table[(self._table["trait"] == trait) & (self._table["row"] >= 0)]
-        for _, locus in own.groupby(["locus", "chrom"]):
+        known = table[table["row"] >= 0]
+        for _, locus in known.groupby(["trait", "locus", "chrom"]):
             rows = locus["row"].to_numpy()
             place = self._pos.iloc[rows]
             near = self._pos.between(place.min() - FLANK, place.max() + FLANK)
             inside |= (near & (self._chrom == self._chrom.iloc[rows[0]])).to_numpy()
-        return np.flatnonzero(inside & self._may_be)
+        return inside
 
     def features(self, rows: NDArray[np.int64], delta: Floats) -> pd.DataFrame:
         """Give what variants are matched on, (variants, features): size, gc, maf."""
         return pd.DataFrame(
             {
                 "size": effect_size(delta, self._factor),
-                "gc": [self._gc(row) for row in rows.tolist()],
+                "gc": self._known_gc[rows].to_numpy(),
                 "maf": self._maf.reindex(rows).to_numpy(),
             }
         )
@@ -280,21 +284,25 @@ class Pool:
         """Read delta_bottleneck, (rows, bottleneck) float32."""
         return read_rows(self._scores.delta_bottleneck, rows)
 
-    def _gc(self, row: int) -> float:
-        """Give the share of G and C around a variant, of the known bases."""
-        if row in self._known_gc:
-            return self._known_gc[row]
-        chrom = self._genome.resolve(self._chrom.iloc[row])
-        if chrom is None:
-            raise CredibleSetError(
-                f"{self._genome.path} has no contig {self._chrom.iloc[row]}: give the --genome "
-                "that the store was written with"
-            )
-        start = int(self._pos.iloc[row]) - 1 - WINDOW // 2
-        codes = self._genome.codes(chrom, start, start + WINDOW)
-        known = int((codes < 4).sum())
-        share = float(np.isin(codes, [1, 2]).sum() / known) if known else 0.5
-        return self._known_gc.setdefault(row, share)
+    def _read_gc(self, rows: NDArray[np.int64]) -> pd.Series:
+        """Read the share of G and C among the known bases around variants, by row.
+
+        Contig by contig, since the genome keeps one in memory.
+        """
+        shares = dict[int, float]()
+        chroms = self._chrom.iloc[rows].to_numpy()
+        for row, name in sorted(zip(rows.tolist(), chroms, strict=True), key=lambda x: x[1]):
+            chrom = self._genome.resolve(name)
+            if chrom is None:
+                raise CredibleSetError(
+                    f"{self._genome.path} has no contig {name}: give the --genome that the store "
+                    "was written with"
+                )
+            start = int(self._pos.iloc[row]) - 1 - WINDOW // 2
+            counts = np.bincount(self._genome.codes(chrom, start, start + WINDOW), minlength=5)
+            known = counts[:4].sum()
+            shares[row] = counts[1:3].sum() / known if known else 0.5
+        return pd.Series(shares, dtype=np.float64)
 
 
 def _score(
@@ -314,7 +322,7 @@ def _score(
     bottleneck = (pip * sign) @ delta.astype(np.float64)
     signed = units.weight @ bottleneck if sign.any() else np.full(len(units.weight), np.nan)
     unsigned = pip @ units.size(delta).astype(np.float64)
-    numbers = pool.controls(variants)
+    numbers = pool.controls(trait)
     plain = TraitScores(trait, variants, bottleneck, signed, unsigned, len(numbers))
     others = pool.deltas(numbers)
     features = [pool.features(rows, delta), pool.features(numbers, others)]
@@ -339,8 +347,8 @@ def _score(
     )
     pattern = others / features[1]["size"].to_numpy()[:, None]
     size = pip * features[0]["size"].to_numpy()
-    unsigned_draws = controls.drawn_scores(drawn, size, units.size(pattern))
-    signed_draws = controls.drawn_scores(drawn, size * sign, pattern) @ units.weight.T
+    unsigned_draws = controls.drawn_scores(drawn, size, lambda some: units.size(pattern[some]))
+    signed_draws = controls.drawn_scores(drawn, size * sign, lambda some: pattern[some])
     return TraitScores(
         trait,
         variants,
@@ -349,6 +357,8 @@ def _score(
         unsigned,
         len(others),
         tuple(matched),
-        controls.compare(signed, signed_draws, two_sided=True) if sign.any() else None,
+        controls.compare(signed, signed_draws @ units.weight.T, two_sided=True)
+        if sign.any()
+        else None,
         controls.compare(unsigned, unsigned_draws, two_sided=False),
     )

@@ -25,6 +25,28 @@ def test_nearest_controls_by_hand() -> None:
     assert nearest_controls(credible, pool, 99).shape == (2, 5)
 
 
+@pytest.mark.parametrize("n_features", [1, 2, 3])
+@pytest.mark.parametrize("n_controls", [1, 2, 60, 500])
+@pytest.mark.parametrize("n", [1, 7, 50])
+def test_nearest_controls(n_features: int, n_controls: int, n: int) -> None:
+    names = ["size", "gc", "maf"][:n_features]
+    pool = pd.DataFrame(RNG.normal(size=(n_controls, n_features)).round(1), columns=names)  # ties
+    credible = pd.DataFrame(RNG.normal(size=(9, n_features)) * 2, columns=names)
+    credible.iloc[0] = pool.iloc[0]
+
+    def rank(values: pd.Series, feature: str) -> np.ndarray:
+        known = pool[feature].to_numpy()[:, None]
+        own = values.to_numpy()
+        return ((known < own).mean(0) + (known <= own).mean(0)) / 2
+
+    distance = sum((rank(credible[f], f)[:, None] - rank(pool[f], f)) ** 2 for f in names)
+    want = np.sort(distance, axis=1)[:, :n]  # of ties by rounding either may come first
+    found = nearest_controls(credible, pool, n)
+    assert found.shape == (9, min(n, n_controls))
+    assert all(len(set(row)) == len(row) for row in found)
+    np.testing.assert_allclose(np.take_along_axis(distance, found, axis=1), want, atol=1e-12)
+
+
 def test_draws_are_of_the_nearest() -> None:
     nearest = np.array([[1, 2], [5, 7], [0, 3]])
     drawn = draw(nearest, 200, np.random.default_rng(0))
@@ -36,7 +58,7 @@ def test_draws_are_of_the_nearest() -> None:
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.2  # each for itself
 
 
-@pytest.mark.parametrize("block", [1, 40, 1 << 22])
+@pytest.mark.parametrize("block", [1, 3, 20, 4096])
 @pytest.mark.parametrize("n_draws", [1, 3, 7])
 def test_drawn_scores(monkeypatch: pytest.MonkeyPatch, block: int, n_draws: int) -> None:
     monkeypatch.setattr(module, "_BLOCK", block)
@@ -45,7 +67,7 @@ def test_drawn_scores(monkeypatch: pytest.MonkeyPatch, block: int, n_draws: int)
     drawn[0] = 3  # the same control for all
     weight = RNG.normal(size=6)
     want = [sum(weight[v] * values[u].astype(float) for v, u in enumerate(row)) for row in drawn]
-    np.testing.assert_allclose(drawn_scores(drawn, weight, values), want, atol=1e-12)
+    np.testing.assert_allclose(drawn_scores(drawn, weight, values.__getitem__), want, atol=1e-12)
 
 
 @pytest.mark.parametrize("two_sided", [True, False])

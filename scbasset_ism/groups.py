@@ -46,7 +46,7 @@ class Groups:
     @classmethod
     def of(cls, labels: pd.Series) -> "Groups":
         """Make a group of every label, as text; cells with an empty label or none are in none."""
-        text = labels.astype(object).where(labels.notna()).map(str, na_action="ignore")
+        text = labels.astype(object).where(labels.notna()).map(_label, na_action="ignore")
         codes, names = pd.factorize(text.where(text != ""), sort=True)
         return cls(pd.Index(names, name=labels.name), codes.astype(np.int64))
 
@@ -187,6 +187,11 @@ class SlopeScorer:
         """Describe variants by their delta_bottleneck, (variants, bottleneck) float32."""
         error = np.linalg.norm(delta @ self._se.T, axis=1)
         return Slopes((delta @ self.slope_weight.T)[:, 0], error, self.n_cells)
+
+
+def _label(value: Any) -> str:
+    """Write a label; whole numbers became fractions where some cells have none."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def scatter(weight: NDArray[Any]) -> Floats:

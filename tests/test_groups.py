@@ -146,6 +146,8 @@ def test_labels_become_text() -> None:
     groups = Groups.of(pd.Series(pd.Categorical([2, 10, 2, None], categories=[2, 10, 99])))
     assert groups.names.tolist() == ["10", "2"]  # and none of the unused one
     assert groups.codes.tolist() == [1, 0, 1, -1]
+    clusters = Groups.of(pd.Series([1, 1.5, None, True]))
+    assert clusters.names.tolist() == ["1", "1.5", "True"]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,11 +75,14 @@ def table(rows: range) -> pd.DataFrame:
     return pd.DataFrame(columns, index=index)
 
 
-def make(n_rows: int, n_cells: int, options: RunOptions) -> Job:
+def make(
+    n_rows: int, n_cells: int, options: RunOptions, attributes: dict[str, Any] | None = None
+) -> Job:
     """Say what is written: random bottlenecks."""
     rng = np.random.default_rng(0)
+    names = pd.Index([f"cell_{i}" for i in range(n_cells)], name="cell_id")
     cells = Cells(
-        pd.DataFrame(index=pd.Index([f"cell_{i}" for i in range(n_cells)], name="cell_id")),
+        pd.DataFrame({"group": [f"group {i % GROUPS}" for i in range(n_cells)]}, index=names),
         rng.normal(size=(n_cells, BOTTLENECK)).astype(np.float32),
         rng.normal(size=n_cells).astype(np.float32),
     )
@@ -89,7 +93,7 @@ def make(n_rows: int, n_cells: int, options: RunOptions) -> Job:
         Plan(n_rows, n_cells, BOTTLENECK, options.layout, options.dense_precision),
         cells=cells,
         uns={},
-        attributes={"options": options.recorded()},
+        attributes={"options": options.recorded()} | (attributes or {}),
     )
 
     def rows(ranges: Sequence[range]) -> Generator[Rows]:

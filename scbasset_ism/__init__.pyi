@@ -16,6 +16,8 @@ from scbasset_ism.checkpoint import (
 from scbasset_ism.contributions import Attributions as Attributions
 from scbasset_ism.contributions import save_modisco as save_modisco
 from scbasset_ism.errors import ScbassetError as ScbassetError
+from scbasset_ism.exporting import ExportOptions as ExportOptions
+from scbasset_ism.exporting import export as export
 from scbasset_ism.genome import Genome as Genome
 from scbasset_ism.merging import merge as merge
 from scbasset_ism.model import Config as Config

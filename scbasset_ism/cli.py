@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scbasset_ism import __version__
+from scbasset_ism.cli_export import export
 from scbasset_ism.cli_groups import finemap, groups
 from scbasset_ism.cli_options import (
     RUN_OPTIONS,
@@ -31,7 +32,7 @@ from scbasset_ism.cli_options import (
     tell_finished,
     use_threads,
 )
-from scbasset_ism.cli_stores import finalize, merge, plot, verify
+from scbasset_ism.cli_stores import finalize, merge, plot, report, strongest, verify
 from scbasset_ism.cli_train import evaluate, train
 from scbasset_ism.errors import ScbassetError
 
@@ -237,8 +238,8 @@ def run_demo(folder: str) -> None:
     """Score packaged variants with the packaged model, in FOLDER, to see and to play with.
 
     FOLDER (default: scbasset-ism-demo) gets a genome, a VCF, the store of the scores, and of the
-    strongest variant the saturation mutagenesis as a store and as a picture. What is there of
-    genome and VCF is kept, and scored anew.
+    strongest variant the saturation mutagenesis as a store and as a picture, and a report of all.
+    What is there of genome and VCF is kept, and scored anew.
     """
     from scbasset_ism import demo
 
@@ -248,9 +249,10 @@ def run_demo(folder: str) -> None:
     if scores.attributes["counts"]["SCORED"]:
         found = demo.mutate(folder, scores)
         try:
-            log.info("picture: %s", demo.draw(folder, scores, found))
+            picture, page = demo.draw(folder, scores, found)
+            log.info("picture: %s, report: %s", picture, page)
         except ImportError:
-            log.info("no picture of it without the extra: pip install 'scbasset-ism[plot]'")
+            log.info("no picture and no report without the extra: pip install 'scbasset-ism[plot]'")
     click.echo(demo.next_steps(folder))
 
 
@@ -302,7 +304,9 @@ def inspect(path: str, as_json: bool) -> None:
         click.echo(line)
 
 
-for command in (groups, finemap, finalize, verify, merge, plot, train, evaluate):
+for command in (groups, finemap, export, strongest, plot, report):
+    main.add_command(command)
+for command in (finalize, verify, merge, train, evaluate):
     main.add_command(command)
 
 

@@ -98,6 +98,40 @@ def verify(store: str, model: str | None, genome: str | None, sample: int, seed:
 @click.command()
 @click.argument("store")
 @click.option(
+    "-n",
+    "--variants",
+    "n_variants",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many, at most.",
+)
+@click.option("-o", "--output", default="-", type=click.Path(), help="TSV; default: to the screen.")
+def strongest(store: str, n_variants: int, output: str) -> None:
+    """Print the variants of STORE with the largest effect in any cell, and in which.
+
+    One row per variant, which `score` and `ism` take as variants again.
+    """
+    from scbasset_ism.reader import open_scores
+
+    scores = open_scores(store)
+    found = scores.strongest(n_variants, 1)
+    table = scores.variants().iloc[found["row"]][
+        ["chrom", "variant_position", "variant_ref", "variant_alt", "variant_id"]
+    ]
+    table.columns = ["chrom", "pos", "ref", "alt", "id"]
+    for name in ("cell_id", "delta_logit"):
+        table[name] = found[name].to_numpy()
+    text = table.to_csv(sep="\t", index=False, float_format="%.6g")
+    try:
+        click.echo(text, nl=False) if output == "-" else Path(output).write_text(text)
+    except OSError as error:
+        raise ScbassetError(f"{output} can't be written: {error.strerror}") from None
+
+
+@click.command()
+@click.argument("store")
+@click.option(
     "--variant",
     help="A variant by its name (chr20:1000226:A:G) or ID; of a store of `ism` a window, with the "
     "reference above the alternate allele. Default: the first row.",
@@ -157,6 +191,54 @@ def plot(store: str, variant: str | None, kind: str | None, output: str, **optio
         Path(output).write_bytes(figures.plot.to_bytes(figure, suffix))
     except OSError as error:
         raise ScbassetError(f"{output} can't be written: {error.strerror}") from None
+    log.info("%s", output)
+
+
+@click.command()
+@click.argument("store")
+@click.option("--by", help="Column of the cells' table whose groups are compared.")
+@click.option("--ism", "ism_store", help="Store of `ism` around some of the variants: their logos.")
+@click.option("--finemap", "finemapped", help="Folder that `finemap` wrote: its traits.")
+@click.option(
+    "--coordinates",
+    help="Of the cells: two columns of their table (umap_1,umap_2) or an AnnData file with a key "
+    "(atlas.h5ad:X_umap). Default: principal components of their weights.",
+)
+@click.option(
+    "--variants",
+    "n_variants",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="How many to show, strongest first.",
+)
+@click.option("-o", "--output", required=True, type=click.Path(), help="HTML file.")
+@overwrite_option
+def report(
+    store: str,
+    ism_store: str | None,
+    coordinates: str | None,
+    output: str,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Write STORE of `score` as a page to look at: one HTML file that needs no network."""
+    if Path(output).exists() and not overwrite:
+        raise ScbassetError(f"{output} exists: give --overwrite to replace it")
+    try:
+        from scbasset_ism.report import write_report
+    except ImportError:
+        raise ScbassetError("a report needs the extra: pip install 'scbasset-ism[plot]'") from None
+    from scbasset_ism.reader import open_scores
+    from scbasset_ism.saturations import open_saturations
+
+    scores = open_scores(store)
+    if coordinates:
+        from scbasset_ism.coordinates import read_coordinates
+
+        options["coordinates"] = read_coordinates(coordinates, scores.cells)
+    found = open_saturations(ism_store) if ism_store else None
+    write_report(scores, output, found=found, **options)
     log.info("%s", output)
 
 

@@ -1,6 +1,6 @@
 """The demo: real variants of chr20, scored by the packaged model, in a folder to play with.
 
-The strongest is mutated base by base, and drawn where the extra `plot` is installed.
+The strongest is mutated base by base; pictures and the report need the extra `plot`.
 """
 
 import logging
@@ -21,7 +21,7 @@ from scbasset_ism.scoring import ScoreOptions, score_variants
 from scbasset_ism.variants import Variant
 
 GENOME, VARIANTS, SCORES = "genome.fa.gz", "variants.vcf", "scores.zarr"
-MUTANTS, PICTURE = "ism.zarr", "ism.svg"
+MUTANTS, PICTURE, REPORT = "ism.zarr", "ism.svg", "report.html"
 
 _SPAN = 60  # bases that are mutated
 _WIDTH = 100  # columns of the table
@@ -63,11 +63,11 @@ def mutate(folder: str | Path, scores: Scores) -> Saturations:
     return saturate([strongest], genome, model, Path(folder, MUTANTS), options=options)
 
 
-def draw(folder: str | Path, scores: Scores, found: Saturations) -> Path:
+def draw(folder: str | Path, scores: Scores, found: Saturations) -> tuple[Path, Path]:
     """Draw logos around the strongest variant in the cells that it changes most and least.
 
     Returns:
-        The picture.
+        The picture, and the report of all variants.
 
     Raises:
         ImportError: The extra `plot` is not installed.
@@ -76,8 +76,10 @@ def draw(folder: str | Path, scores: Scores, found: Saturations) -> Path:
     by_effect = scores.cells.loc[scores.strongest(1, len(scores.cells))["cell_id"], "name"]
     variant = found.windows()["source"].iloc[0]
     figure = figures.logos(found, variant, groups=[by_effect.iloc[0], by_effect.iloc[-1]])
-    Path(folder, PICTURE).write_bytes(figures.plot.to_bytes(figure, "svg"))
-    return Path(folder, PICTURE)
+    picture, page = Path(folder, PICTURE), Path(folder, REPORT)
+    picture.write_bytes(figures.plot.to_bytes(figure, "svg"))
+    import_module("scbasset_ism.report").write_report(scores, page, by="tissue", found=found)
+    return picture, page
 
 
 def copy_inputs(folder: Path) -> None:

@@ -59,3 +59,7 @@ class CalibrationError(ScbassetError):
 
 class CredibleSetError(ScbassetError):
     """A file of credible sets can't be read, or does not fit the store."""
+
+
+class ExportError(ScbassetError):
+    """A store can't be written as the file that was asked for."""

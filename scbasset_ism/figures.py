@@ -1,6 +1,6 @@
 """Pictures of what is in a store: reads it, and lays out the figures of `plot`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from scbasset_ism.variants import Variant, normalize
 
 SPAN = 100  # bases whose letters can be read
 
-_ALL = "all cells"
+Groups = Sequence[str] | Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def variant_distribution(
 
 
 def logos(
-    found: Saturations, window: str | int, *, groups: Sequence[str] = (), span: int = SPAN
+    found: Saturations, window: str | int, *, groups: Groups = (), span: int = SPAN
 ) -> Figure:
     """Draw the letters of a window as high as each base is worth, a logo for each group of cells.
 
@@ -103,15 +103,16 @@ def logos(
         found: Where it was mutated.
         window: A row, by its name or number; or a variant or region by its name, with all its rows:
             the reference above the alternate allele.
-        groups: Cells, as `select_cells` takes them; all together by default.
+        groups: Cells, as `select_cells` takes them, or numbers of cells by the name of their group;
+            all together by default.
         span: Most bases that are shown, in the middle.
 
     Raises:
         ScbassetError: There are no such window or cells, or the window has no score.
     """
     figure, panels = _panels(found, window, groups, span)
-    for ax, group, view in panels:
-        values = found.to_logo(view.number, _numbers(found, group)).to_numpy()[view.rows]
+    for ax, cells, view in panels:
+        values = found.to_logo(view.number, cells).to_numpy()[view.rows]
         plot.logo(view.sequence, values, ax, start=view.start, mark=view.mark)
     largest = np.abs([ax.get_ylim() for ax, _, _ in panels]).max(axis=0)
     for ax, _, _ in panels:
@@ -120,14 +121,11 @@ def logos(
 
 
 def substitutions(
-    found: Saturations, window: str | int, *, groups: Sequence[str] = (), span: int = SPAN
+    found: Saturations, window: str | int, *, groups: Groups = (), span: int = SPAN
 ) -> Figure:
     """Draw what every substitution changes in groups of cells, as colours; else like `logos`."""
     figure, panels = _panels(found, window, groups, span)
-    deltas = [
-        found.of(view.number, _numbers(found, group)).to_numpy()[view.rows]
-        for _, group, view in panels
-    ]
+    deltas = [found.of(view.number, cells).to_numpy()[view.rows] for _, cells, view in panels]
     limit = max(map(plot.largest, deltas))
     for values, (ax, _, view) in zip(deltas, panels, strict=True):
         plot.substitutions(view.sequence, values, ax, start=view.start, mark=view.mark, limit=limit)
@@ -184,24 +182,29 @@ def _of_variant(scores: Scores, variant: str | int) -> tuple[Figure, Axes, pd.Se
 
 
 def _panels(
-    found: Saturations, window: str | int, groups: Sequence[str], span: int
-) -> tuple[Figure, list[tuple[Axes, str, View]]]:
+    found: Saturations, window: str | int, groups: Groups, span: int
+) -> tuple[Figure, list[tuple[Axes, list[int], View]]]:
     """Begin a figure with a row for each group and window."""
     views = _views(found, window, span)
-    pairs = [(group, view) for group in groups or [_ALL] for view in views]
+    members = _members(found, groups)
+    pairs = [(group, view) for group in members for view in views]
     figure = Figure(figsize=(10, 0.4 + 1.5 * len(pairs)), layout="constrained")
     axes = figure.subplots(len(pairs), squeeze=False)[:, 0]
     for ax, (group, view) in zip(axes, pairs, strict=True):
         ax.set_title(f"{group}, {view.name}", loc="left", fontsize=9)
     axes[-1].set_xlabel(f"position on {views[0].chrom}")
-    return figure, [(ax, *pair) for ax, pair in zip(axes, pairs, strict=True)]
+    return figure, [
+        (ax, list(members[group]), view) for ax, (group, view) in zip(axes, pairs, strict=True)
+    ]
 
 
-def _numbers(found: Saturations, group: str) -> list[int]:
-    """Look up the cells of a group."""
-    if group == _ALL:
-        return list(range(len(found.cells)))
-    return np.flatnonzero(select_cells(found.cells, group)).tolist()
+def _members(found: Saturations, groups: Groups) -> Mapping[str, Sequence[int]]:
+    """Look up the cells of every group."""
+    if isinstance(groups, Mapping):
+        return groups
+    if not groups:
+        return {"all cells": range(len(found.cells))}
+    return {g: np.flatnonzero(select_cells(found.cells, g)).tolist() for g in groups}
 
 
 def _views(found: Saturations, window: str | int, span: int) -> list[View]:

@@ -205,6 +205,14 @@ class Store:
         fingerprint = {name: known[name] for name in OWN if name in known}
         return [{"store": str(self.path), "rows": len(self), **own, "fingerprint": fingerprint}]
 
+    def cell_numbers(self, cells: Sequence[str | int]) -> list[int]:
+        """Find cells, named or numbered.
+
+        Raises:
+            StoreError: There is no such cell, or several.
+        """
+        return [self._cell_number(cell) for cell in cells]
+
     def _cell_number(self, cell: str | int) -> int:
         if isinstance(cell, str):
             numbers = np.flatnonzero(self.cells.index == cell)

@@ -131,6 +131,7 @@ class TestScore:
             "region": "1:990-1010",
             "ref_mismatch": "flip",
             "precision": "bfloat16",
+            "background": None,
         }
         assert open_scores(folder / "o.zarr").variants()["peak"].tolist() == ["p", ""]
 
@@ -360,6 +361,26 @@ def test_merge(run: Run, folder: Path) -> None:
     assert (again.exit_code, again.output) == (0, "")
     assert "give two stores" in fails(run("merge", "0.zarr", "-o", "n.zarr"))
     fails(run("merge", "0.zarr", "1.zarr"), code=2)
+
+
+def test_strongest(run: Run, folder: Path) -> None:
+    run("score", "v.vcf")
+    text = run("strongest", "v.zarr", "-n", "1").stdout
+    head, row = (line.split("\t") for line in text.splitlines())
+    assert head == ["chrom", "pos", "ref", "alt", "id", "cell_id", "delta_logit"]
+    scores = open_scores(folder / "v.zarr")
+    best = scores.strongest(1, 1).iloc[0]
+    assert row[5:] == [best["cell_id"], f"{best['delta_logit']:.6g}"]
+    assert run("strongest", "v.zarr", "-o", "top.tsv").exit_code == 0
+    run("score", "top.tsv", "-o", "again.zarr")
+    again = open_scores(folder / "again.zarr")
+    assert set(again.row_names) == {f"{r[0]}:{r[1]}:{r[2]}:{r[3]}" for r in _rows(folder)}
+    assert again.attributes["counts"]["SCORED"] == 2
+    assert "can't be written" in fails(run("strongest", "v.zarr", "-o", "no/where.tsv"))
+
+
+def _rows(folder: Path) -> list[list[str]]:
+    return [line.split("\t") for line in (folder / "top.tsv").read_text().splitlines()[1:]]
 
 
 class TestInspectAndConvert:

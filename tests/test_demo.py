@@ -138,6 +138,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ".vcf",
         ".zarr",
         ".svg",
+        ".html",
     }
     scores = open_scores(folder / "scores.zarr")
     assert scores.attributes["counts"]["SCORED"] == len(scores) - 10

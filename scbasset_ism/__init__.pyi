@@ -73,9 +73,20 @@ from scbasset_ism.variants import Variant as Variant
 __version__: str
 from scbasset_ism.accessibility import Accessibility as Accessibility
 from scbasset_ism.accessibility import read_accessibility as read_accessibility
+from scbasset_ism.calibration import Background as Background
+from scbasset_ism.calibration import open_background as open_background
+from scbasset_ism.credible import read_credible_sets as read_credible_sets
 from scbasset_ism.evaluation import Metrics as Metrics
 from scbasset_ism.evaluation import evaluate as evaluate
 from scbasset_ism.examples import read_examples as read_examples
+from scbasset_ism.finemap_tables import write_finemap as write_finemap
+from scbasset_ism.finemapping import Finemap as Finemap
+from scbasset_ism.finemapping import FinemapOptions as FinemapOptions
+from scbasset_ism.finemapping import finemap as finemap
+from scbasset_ism.groups import Groups as Groups
+from scbasset_ism.groups import choose_labels as choose_labels
+from scbasset_ism.groups import tabulate_groups as tabulate_groups
+from scbasset_ism.groups import tabulate_slopes as tabulate_slopes
 from scbasset_ism.recipe import Recipe as Recipe
 from scbasset_ism.training import TrainOptions as TrainOptions
 from scbasset_ism.training import train as train

@@ -10,18 +10,22 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from scbasset_ism import __version__
 from scbasset_ism.cli_export import export
+from scbasset_ism.cli_groups import finemap, groups
 from scbasset_ism.cli_options import (
     RUN_OPTIONS,
     all_of,
+    background_option,
     cells_option,
     check_part,
+    dense_precision_option,
     is_file,
+    layout_option,
     open_genome,
     overwrite_option,
     precision_option,
@@ -34,9 +38,6 @@ from scbasset_ism.cli_stores import finalize, merge, plot, report, strongest, ve
 from scbasset_ism.cli_train import evaluate, train
 from scbasset_ism.cli_windows import attribute, ism
 from scbasset_ism.errors import ScbassetError
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ def main() -> None:
 )
 @click.option("--peaks", type=click.Path(), help="BED file of peaks.")
 @precision_option
+@background_option
 @click.option("--part", help="Only this part of the rows, as 2/8; `finalize` comes after all.")
 def score(
     variants: tuple[str, ...],
@@ -136,6 +138,31 @@ def score(
             log.info("part %s of %s is written; finalize it when all parts are", which, out)
             return
         tell_finished(score_variants(source, genome, model, out, options=chosen), "variants")
+
+
+@main.command()
+@click.argument("background")
+@click.option("--by", metavar="COLUMN", help="Column of the cells' table: cut-offs of its groups.")
+@all_of([option for option in RUN_OPTIONS if option not in {layout_option, dense_precision_option}])
+def calibrate(background: str, by: str | None, **options: Any) -> None:
+    """Score BACKGROUND and print which effects are large among it.
+
+    BACKGROUND is a file of variants that mostly do nothing, such as common ones, as in `score`; or
+    a store of `score`. Its store (layout factored) is what --background of other commands takes.
+    """
+    from scbasset_ism import vcf
+    from scbasset_ism.calibration import Background, cutoff_table
+    from scbasset_ism.reader import is_store
+    from scbasset_ism.scoring import ScoreOptions, score_variants
+
+    if not is_store(background):
+        with set_up(options) as (model, output), vcf.spooled(background) as source:
+            genome = open_genome(options.pop("genome"), vcf.reference(source))
+            out, chosen = output or store_beside(background), ScoreOptions("factored", **options)
+            tell_finished(score_variants(source, genome, model, out, options=chosen), "variants")
+            background = out
+    table = cutoff_table(Background(background), by)
+    click.echo(table.to_string(float_format="{:.4f}".format))
 
 
 @main.command()
@@ -235,17 +262,8 @@ def inspect(path: str, as_json: bool) -> None:
 
 
 _COMMANDS = (
-    ism,
-    attribute,
-    finalize,
-    merge,
-    verify,
-    strongest,
-    export,
-    plot,
-    report,
-    train,
-    evaluate,
+    *(ism, attribute, finalize, merge, verify, strongest, groups, finemap),
+    *(export, plot, report, train, evaluate),
 )
 for command in _COMMANDS:
     main.add_command(command)

@@ -77,6 +77,11 @@ batch_option = click.option(
     show_default=True,
     help="Rows that go through the network together.",
 )
+background_option = click.option(
+    "--background",
+    type=click.Path(),
+    help="Store of background variants (see `calibrate`): adds z and signed percentiles.",
+)
 RUN_OPTIONS = [
     model_option,
     genome_option,

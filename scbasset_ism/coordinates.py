@@ -50,7 +50,7 @@ def read_coordinates(source: str, cells: pd.DataFrame) -> pd.DataFrame:
 
 def _embedding(path: str, key: str, ids: pd.Index) -> pd.DataFrame:
     """Read the first two columns of an array in `obsm`, in the order of some cells."""
-    with _open(path) as (file, read):
+    with open_anndata(path) as (file, read):
         known = list(file.get("obsm", {}))
         if key not in known:
             raise ScbassetError(
@@ -70,8 +70,12 @@ def _embedding(path: str, key: str, ids: pd.Index) -> pd.DataFrame:
 
 
 @contextmanager
-def _open(path: str) -> Iterator[tuple[Any, Any]]:
-    """Open an AnnData file of HDF5 or Zarr; gives it and the function that reads a part."""
+def open_anndata(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """Open an AnnData file of HDF5 or Zarr; gives it and the function that reads a part.
+
+    Raises:
+        ScbassetError: It can't be read.
+    """
     try:
         read = import_module("anndata.io").read_elem
         opened = import_module("zarr" if Path(path).is_dir() else "h5py")

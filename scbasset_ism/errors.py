@@ -49,5 +49,17 @@ class StoreError(ScbassetError):
     """A store can't be written or read."""
 
 
+class GroupError(ScbassetError):
+    """Cells can't be grouped as asked."""
+
+
+class CalibrationError(ScbassetError):
+    """A background does not fit what it is to be compared with."""
+
+
+class CredibleSetError(ScbassetError):
+    """A file of credible sets can't be read, or does not fit the store."""
+
+
 class ExportError(ScbassetError):
     """A store can't be written as the file that was asked for."""

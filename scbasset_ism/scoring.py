@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from scbasset_ism import vcf
 from scbasset_ism.agreement import SelfCheck
+from scbasset_ism.calibration import Background
 from scbasset_ism.delta import Precision, resolve_precision
 from scbasset_ism.device import Scorer, pick_device
 from scbasset_ism.encoder import Encoder
@@ -61,12 +62,15 @@ class ScoreOptions(RunOptions):
         region: `chrom:start-stop`; other variants are not read.
         ref_mismatch: What becomes of a REF that is not in the genome.
         precision: Of the engine's products; `auto` is float32 here (see `resolve_precision`).
+        background: A store of variants that mostly do nothing, scored alike; rows then say how
+            large their effect is among those.
     """
 
     peaks: str | None = None
     region: str | None = None
     ref_mismatch: vcf.OnMismatch = "skip"
     precision: Literal["auto"] | Precision = "auto"
+    background: str | None = None
 
 
 def score_variants(
@@ -93,6 +97,7 @@ def score_variants(
         VariantError: The variants can't be read.
         ReferenceMismatchError: Over a tenth of the rows have a REF that the genome has not.
         StoreError: The store can't be written, is finished, or was begun by another run.
+        CalibrationError: The background is of another model, averaged otherwise, or too small.
     """
     options = options or ScoreOptions()
     with vcf.spooled(variants) as source:
@@ -139,10 +144,13 @@ def _job(source: vcf.Source, genome: Genome, model: Scbasset, options: ScoreOpti
     options = replace(options, precision=precision)
     scorer, checks = Scorer(model, device, views, precision), defaultdict[int, SelfCheck](SelfCheck)
     peaks = Peaks(read_bed(options.peaks), genome.resolve) if options.peaks else None
+    background = Background(options.background) if options.background else None
+    if background:
+        background.require(fingerprint_model(model) | options.recorded(), "these variants will be")
     scan = vcf.scan(source, region=options.region)
     if aliases := genome.check_contigs(scan.contigs, scan.name):
         log.info(aliases)
-    table = Table(scan, genome, cells_of(model), has_peaks=peaks is not None)
+    table = Table(scan, genome, cells_of(model), has_peaks=peaks is not None, background=background)
     plan = Plan(
         scan.n_rows,
         model.config.n_cells,
@@ -160,7 +168,8 @@ def _job(source: vcf.Source, genome: Genome, model: Scbasset, options: ScoreOpti
             "variants": {"path": scan.name, "sha256": scan.sha256, "rows": scan.n_rows},
             "genome": {"path": str(genome.path)},
             "options": options.recorded(),
-        },
+        }
+        | ({"background": background.description()} if background else {}),
     )
 
     def rows(ranges: Sequence[range]) -> Generator[Rows]:
@@ -193,7 +202,10 @@ def _job(source: vcf.Source, genome: Genome, model: Scbasset, options: ScoreOpti
         | {"variants": scan.sha256}
         | fingerprint_genome(genome)
         | options.recorded()
-        | {"peaks": fingerprint_file(options.peaks) if options.peaks else None},
+        | {
+            "peaks": fingerprint_file(options.peaks) if options.peaks else None,
+            "background": background.description()["sha256"] if background else None,
+        },
         rows,
         facts,
     )
@@ -207,10 +219,19 @@ class Table:
         genome: Whose contigs the rows count.
         cells: The head of the model.
         has_peaks: Rows say which peak they belong to.
+        background: Rows say how large their effect is among its own.
     """
 
-    def __init__(self, scan: vcf.Scan, genome: Genome, cells: Cells, *, has_peaks: bool) -> None:
-        self.cells, self.has_peaks = cells, has_peaks
+    def __init__(
+        self,
+        scan: vcf.Scan,
+        genome: Genome,
+        cells: Cells,
+        *,
+        has_peaks: bool,
+        background: Background | None = None,
+    ) -> None:
+        self.cells, self.has_peaks, self._background = cells, has_peaks, background
         self._contig_number = {name: number for number, name in enumerate(genome.contigs)}
         self._mean_weight = cells.weight.mean(axis=0)
         self._covariance = np.cov(cells.weight, rowvar=False, bias=True).astype(np.float32)
@@ -248,6 +269,8 @@ class Table:
             "delta_logit_mean": delta @ self._mean_weight,
             "delta_logit_sd": np.sqrt(np.maximum(variance, 0)),
         }
+        if self._background:
+            columns |= self._background.overall(delta)
         if self.has_peaks:
             columns["peak"] = np.array(batch.peaks, dtype=object)
         index = pd.Index(np.array(names, dtype=object), name="variant_name")

@@ -132,6 +132,7 @@ class TestScore:
             "region": "1:990-1010",
             "ref_mismatch": "flip",
             "precision": "bfloat16",
+            "background": None,
         }
         assert open_scores(folder / "o.zarr").variants()["peak"].tolist() == ["p", ""]
 

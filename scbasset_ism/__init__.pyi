@@ -28,6 +28,7 @@ from scbasset_ism.merging import merge as merge
 from scbasset_ism.model import Config as Config
 from scbasset_ism.model import Scbasset as Scbasset
 from scbasset_ism.model import random_model as random_model
+from scbasset_ism.normalizing import normalize_files as normalize_files
 from scbasset_ism.pipeline import RunOptions as RunOptions
 from scbasset_ism.prediction import (
     predict_regions as predict_regions,

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from scbasset_ism import __version__
-from scbasset_ism.cli_export import export
+from scbasset_ism.cli_export import export, normalize
 from scbasset_ism.cli_groups import finemap, groups
 from scbasset_ism.cli_options import (
     RUN_OPTIONS,
@@ -263,7 +263,7 @@ def inspect(path: str, as_json: bool) -> None:
 
 _COMMANDS = (
     *(ism, attribute, finalize, merge, verify, strongest, groups, finemap),
-    *(export, plot, report, train, evaluate),
+    *(export, plot, report, normalize, train, evaluate),
 )
 for command in _COMMANDS:
     main.add_command(command)

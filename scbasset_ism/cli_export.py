@@ -1,4 +1,4 @@
-"""The command that writes files for other tools."""
+"""The commands that write files: of variants to score, and of scores for other tools."""
 
 import logging
 import signal
@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from scbasset_ism.cli_options import overwrite_option, quiet_option, use_threads
+from scbasset_ism.cli_options import (
+    genome_option,
+    open_genome,
+    overwrite_option,
+    quiet_option,
+    use_threads,
+)
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +93,46 @@ def export(
     for status, count in counts.items():
         log.info("%12s %s", f"{count:,}", status)
     log.info("%12s rows in %s", f"{sum(counts.values()):,}", output)
+
+
+@click.command()
+@click.argument("variants", nargs=-1)
+@click.option(
+    "--credible-sets",
+    multiple=True,
+    type=click.Path(),
+    help="File that `finemap` takes; may be repeated. The genome says which allele is REF.",
+)
+@genome_option
+@click.option("-o", "--output", required=True, type=click.Path(), help="VCF, .vcf.gz (bgzip).")
+@overwrite_option
+def normalize(
+    variants: tuple[str, ...],
+    credible_sets: tuple[str, ...],
+    genome: str | None,
+    output: str,
+    overwrite: bool,
+) -> None:
+    """Write the variants of files VARIANTS and of credible sets as one VCF, sorted, each once.
+
+    VARIANTS are files as in `score`. Variants are trimmed and left-aligned; those that can't be
+    scored are left out and counted.
+    """
+    if not (variants or credible_sets):
+        raise click.UsageError("give files of variants, or --credible-sets")
+    from scbasset_ism.normalizing import normalize_files
+
+    counts = normalize_files(
+        variants,
+        open_genome(genome),
+        output,
+        credible_sets=credible_sets,
+        overwrite=overwrite,
+    )
+    for status, count in counts.items():
+        if count:
+            log.info("%12s %s", f"{count:,}", status)
+    log.info("%s", output)
 
 
 def _ids(cells: str | None) -> list[str] | None:

@@ -29,6 +29,7 @@ MOST_UNSCORED = 500
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _SEED = 0
+_SPAN = 60  # bases of a logo
 
 
 def write_report(
@@ -177,7 +178,7 @@ def _logo(
             str(groups.index[group]): np.flatnonzero(groups.iloc[group]).tolist()
             for group in (order[0], order[-1])
         }
-    figure = figures.logos(found, variant["variant_name"], groups=members)
+    figure = figures.logos(found, variant["variant_name"], groups=members, span=_SPAN)
     picture = b64encode(plot.to_bytes(figure, "svg")).decode()
     text = f"What each base around {variant['variant_name']} is worth in {' and '.join(members)}"
     return {"name": variant["variant_name"], "text": text, "picture": picture}

@@ -24,7 +24,7 @@ ROWS = [
     {"examples"},
     {"evaluation"},
     {"scoring", "prediction", "saturation", "attributing", "verification", "merging"},
-    {"runs", "stretches", "window_rescoring", "exporting"},
+    {"runs", "stretches", "window_rescoring", "exporting", "normalizing"},
     {"export_annotations", "export_vcf", "rescoring"},
     {"export_tables"},
     {"columns", "outputs"},

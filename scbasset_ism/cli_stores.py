@@ -28,6 +28,13 @@ _DRAWS: dict[str, tuple[set[str], str, set[str]]] = {
 }
 
 
+coordinates_option = click.option(
+    "--coordinates",
+    help="Of the cells, for a map: two columns of their table (umap_1,umap_2) or an AnnData file "
+    "with a key (atlas.h5ad:X_umap). Default: principal components of their weights.",
+)
+
+
 @click.command()
 @click.argument("store")
 def finalize(store: str) -> None:
@@ -152,11 +159,7 @@ def strongest(store: str, n_variants: int, output: str) -> None:
     "repeated for `logo`. Default: all.",
 )
 @click.option("--by", help="Column of the cells' table that makes groups, for bars and profiles.")
-@click.option(
-    "--coordinates",
-    help="Of the cells, for `map`: two columns of their table (umap_1,umap_2) or an AnnData file "
-    "with a key (atlas.h5ad:X_umap). Default: principal components of their weights.",
-)
+@coordinates_option
 @click.option(
     "--span",
     type=click.IntRange(1),
@@ -201,11 +204,7 @@ def plot(store: str, variant: str | None, kind: str | None, output: str, **optio
 @click.option("--by", help="Column of the cells' table whose groups are compared.")
 @click.option("--ism", "ism_store", help="Store of `ism` around some of the variants: their logos.")
 @click.option("--finemap", "finemapped", help="Folder that `finemap` wrote: its traits.")
-@click.option(
-    "--coordinates",
-    help="Of the cells: two columns of their table (umap_1,umap_2) or an AnnData file with a key "
-    "(atlas.h5ad:X_umap). Default: principal components of their weights.",
-)
+@coordinates_option
 @click.option(
     "--variants",
     "n_variants",

@@ -76,7 +76,7 @@ def test_properties():
 def test_status_numbers_stay():
     assert [status.name for status in sorted(Status)] == [
         "SCORED", "REF_MISMATCH", "SYMBOLIC", "SPANNING_DELETION", "MISSING_ALT", "NON_ACGT",
-        "CONTIG_MISSING", "OFF_CONTIG", "TOO_LONG", "FAILED",
+        "CONTIG_MISSING", "OFF_CONTIG", "TOO_LONG", "FAILED", "INCOMPLETE",
     ]  # fmt: skip
 
 

@@ -15,10 +15,8 @@ from conftest import TINY_CONFIG, write_vcf
 
 from scbasset_ism import demo
 from scbasset_ism.checkpoint import save_checkpoint
-from scbasset_ism.genome import Genome
 from scbasset_ism.model import random_model
 from scbasset_ism.reader import open_scores
-from scbasset_ism.scoring import ScoreOptions, score_variants
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = shutil.which("snakemake") or shutil.which(
@@ -90,10 +88,11 @@ def test_a_part_that_was_killed_goes_on(folder, tiny_fasta, tiny_sequences):
     subprocess.run([str(SNAKEMAKE), "--unlock"], cwd=folder, check=True, capture_output=True)
     again = start(folder, "results/scores.done", "--rerun-incomplete")
     assert again.wait() == 0, (folder / "snakemake.log").read_text()[-3000:]
-    model, genome = random_model(TINY_CONFIG), Genome(tiny_fasta)
-    options = ScoreOptions(layout="factored")
-    normalized = folder / "results" / "variants.vcf.gz"
-    want = score_variants(normalized, genome, model, folder / "want.zarr", options=options)
+    inputs = ["results/variants.vcf.gz", "--genome", str(tiny_fasta), "--model", "model"]
+    same = ["--layout", "factored", "--threads", "2"]  # more threads, other last digits
+    command = ["scbasset-ism", "score", *inputs, *same, "-o", "want.zarr"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    want = open_scores(folder / "want.zarr")
     found = open_scores(folder / "results" / "scores.zarr")
     assert len(found) == len(snvs) > 16_384  # rows of a shard: either part has one
     np.testing.assert_array_equal(found.delta_bottleneck[:], want.delta_bottleneck[:])

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +81,9 @@ def test_a_part_that_was_killed_goes_on(folder, tiny_fasta, tiny_sequences):
     markers = folder / "results" / "scores.zarr.progress"
     while process.poll() is None and not markers.exists():
         time.sleep(0.02)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (folder / "results" / "scores.done").exists()
     subprocess.run([str(SNAKEMAKE), "--unlock"], cwd=folder, check=True, capture_output=True)
     again = start(folder, "results/scores.done", "--rerun-incomplete")
     assert again.wait() == 0, (folder / "snakemake.log").read_text()[-3000:]

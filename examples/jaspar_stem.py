@@ -5,12 +5,12 @@
     scbasset-ism train peaks.h5ad --genome genome.fa --init stem/ ...
 
 Where peaks are few, a training finds the motifs that many cells share and misses those of a few.
-Kernels that begin as known motifs help, an idea of DanQ (Quang & Xie, Nucleic Acids Res. 44, e107,
-2016). Here the training peaks choose them. A motif's score in a peak is its best match on either
-strand near the middle. What base composition explains (the first three principal components of all
-scores) is taken out of the scores, and what all cells share (the first component) out of the cells.
-Then those motifs are picked whose scores correlate most with any one cell, no two of them alike.
-Their log-odds, and the reverse complements, become kernels as large as the random ones. The
+Kernels that begin as known motifs may help, an idea of DanQ (Quang & Xie, Nucleic Acids Res. 44,
+e107, 2016). Here the training peaks choose them. A motif's score in a peak is its best match on
+either strand near the middle. What base composition explains (the first three principal components
+of all scores) is taken out of the scores, and what all cells share (the first component) out of the
+cells. Then those motifs are picked whose scores correlate most with any one cell, no two of them
+alike. Their log-odds, and the reverse complements, become kernels as large as the random ones. The
 matrices are JASPAR's, https://jaspar.elixir.no (Rauluseviciute et al., Nucleic Acids Res. 52, D174,
 2024), CC BY 4.0.
 """

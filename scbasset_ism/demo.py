@@ -134,7 +134,7 @@ Look at the scores in Python:
     import scbasset_ism as sb
     sb.open_scores("{Path(folder, SCORES).as_posix()}").strongest(20)
 Draw them, or what every base around the strongest variant is worth (store of `ism`):
-    scbasset-ism plot {Path(folder, SCORES)} --variant rs6026349 --kind bars --by tissue -o bars.svg
+    scbasset-ism plot {Path(folder, SCORES)} --variant rs157089 --kind bars --by tissue -o bars.svg
     scbasset-ism plot {Path(folder, MUTANTS)} --group blood --group skin -o logos.svg
 Change {Path(folder, VARIANTS)} and run the demo again, or score your own hg19 variants:
     scbasset-ism score my.vcf --genome hg19.fa --model {DEMO}"""

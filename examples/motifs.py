@@ -7,12 +7,12 @@ Backgrounds are dinucleotide shuffles of the windows that the model finds most a
 type where the factor acts, in the known part of the genome; the consensus of a matrix is planted in
 their middle. An insertion is found where the ten positions with the largest attributions
 (integrated gradients in 16 steps, N as the baseline) all lie within the motif: by absolute values,
-and by those that open alone, since all four factors open.
-Flanks that hold next to no information are asked for where fewer than ten bases matter (0.5 bits or
-more), so the same is counted with as many positions as matter, at most ten. Beside it, how many of
-the ten lie within on average, and how many do so in five of the backgrounds without the motif. Then
-the attributions of all positions of the 20 most accessible windows are
-compared with the mean of the three substitutions there, by Spearman's correlation.
+and by those that open alone, since all four factors open. Flanks that hold next to no information
+are asked for where fewer than ten bases matter (0.5 bits or more), so the same is counted, by
+absolute values, with as many positions as matter, at most ten. Beside it, how many of the ten lie
+within on average, and how many do so in five of the backgrounds without the motif. Then the
+attributions of all positions of the 20 most accessible windows are compared with the mean of the
+three substitutions there, by Spearman's correlation.
 
 The matrices are those of JASPAR 2014 (Mathelier et al., Nucleic Acids Res. 42, D142, 2014).
 """
